@@ -1,0 +1,74 @@
+package previewd
+
+import (
+	"errors"
+	"time"
+)
+
+// Code says what kind of failure an Error is. Programs compare codes; people
+// read messages. httpx holds the one table from code to HTTP status.
+type Code string
+
+// The codes of an Error. Failures of builds have codes of their own, see Failure.
+const (
+	CodeInvalid            Code = "invalid_request"
+	CodeInvalidPath        Code = "invalid_path"
+	CodeTooLarge           Code = "too_large"
+	CodeUnauthorized       Code = "unauthorized"
+	CodeForbidden          Code = "forbidden"
+	CodeNotFound           Code = "not_found"
+	CodeMethodNotAllowed   Code = "method_not_allowed"
+	CodeConflict           Code = "conflict"
+	CodeClientIDNotAllowed Code = "client_id_not_allowed"
+	CodeKeyInvalid         Code = "idempotency_key_invalid"
+	CodeKeyReused          Code = "idempotency_key_reused"
+	CodeLeaseLost          Code = "lease_lost"
+	CodeBuildCanceling     Code = "build_canceling"
+	CodeBuildFinished      Code = "build_finished"
+	CodeOffsetMismatch     Code = "offset_mismatch"
+	CodeUnavailable        Code = "unavailable"
+	CodeInternal           Code = "internal"
+)
+
+// Error is a failure with a code for the program, a sentence for the person
+// and a cause for the log.
+type Error struct {
+	Code       Code
+	Message    string        // one sentence that says what to do
+	Details    string        // optional: the offending path, field or value
+	RetryAfter time.Duration // > 0 when trying again later can help
+	Err        error         // optional: the cause, never shown outside
+}
+
+// Error returns the message, the details and the cause.
+func (e *Error) Error() string {
+	text := e.Message
+	if e.Details != "" {
+		text += " (" + e.Details + ")"
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrorCode returns the code of the first Error in err's chain, CodeInternal
+// when there is none, and "" for nil.
+func ErrorCode(err error) Code {
+	if err == nil {
+		return ""
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return CodeInternal
+}
+
+// NotFound says that a thing of this kind and id does not exist.
+func NotFound(kind, id string) *Error {
+	return &Error{Code: CodeNotFound, Message: "There is no such " + kind + ".", Details: kind + " " + id}
+}

@@ -1,0 +1,180 @@
+package artifact
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/previewd/previewd"
+)
+
+// Folder is a Store in a local folder that one process uses at a time:
+//
+//	blobs/ab/abcdef…   a blob, mode 0444
+//	tmp/               what is being written; a crash leaves it, NewFolder removes it
+type Folder struct {
+	root string
+	now  func() time.Time
+	// Put refreshes the age of a blob that exists while Sweep may be about to
+	// remove it: both hold mu, Sweep for writing.
+	mu sync.RWMutex
+}
+
+var _ Store = (*Folder)(nil)
+
+// NewFolder opens or creates the folder. It removes what a crash left half written.
+func NewFolder(root string) (*Folder, error) {
+	f := &Folder{root: root, now: time.Now}
+	if err := os.RemoveAll(f.tmp()); err != nil {
+		return nil, fmt.Errorf("cannot clear %s: %w", f.tmp(), err)
+	}
+	for _, dir := range []string{f.tmp(), filepath.Join(root, "blobs")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("cannot create %s: %w", dir, err)
+		}
+	}
+	return f, nil
+}
+
+func (f *Folder) tmp() string { return filepath.Join(f.root, "tmp") }
+
+func (f *Folder) path(d previewd.Digest) string {
+	return filepath.Join(f.root, "blobs", string(d[:2]), string(d))
+}
+
+// Put implements Store: temp file, fsync, link under its name, fsync the folder.
+func (f *Folder) Put(ctx context.Context, r io.Reader) (previewd.Blob, error) {
+	if err := ctx.Err(); err != nil {
+		return previewd.Blob{}, err
+	}
+	blob, temp, err := f.write(r)
+	if err != nil {
+		return previewd.Blob{}, fmt.Errorf("cannot store blob: %w", err)
+	}
+	defer os.Remove(temp)
+	if err := f.publish(temp, blob); err != nil {
+		return previewd.Blob{}, fmt.Errorf("cannot store blob %s: %w", blob.Digest, err)
+	}
+	return blob, nil
+}
+
+func (f *Folder) write(r io.Reader) (blob previewd.Blob, name string, err error) {
+	temp, err := os.CreateTemp(f.tmp(), "put-*")
+	if err != nil {
+		return blob, "", err
+	}
+	hash := sha256.New()
+	size, err := io.Copy(io.MultiWriter(temp, hash), r)
+	if err == nil {
+		err = temp.Chmod(0o444)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return blob, "", errors.Join(err, os.Remove(temp.Name()))
+	}
+	return previewd.Blob{Digest: previewd.Digest(hex.EncodeToString(hash.Sum(nil))), Size: size}, temp.Name(), nil
+}
+
+// publish gives the temp file its name. A link, unlike a rename, never
+// replaces what is there.
+func (f *Folder) publish(temp string, blob previewd.Blob) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	name := f.path(blob.Digest)
+	err := os.Link(temp, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(name), 0o700); err == nil {
+			err = errors.Join(syncDir(filepath.Join(f.root, "blobs")), os.Link(temp, name))
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		now := f.now()
+		return os.Chtimes(name, now, now)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Open implements Store.
+func (f *Folder) Open(_ context.Context, digest previewd.Digest) (io.ReadSeekCloser, error) {
+	if !digest.Valid() {
+		return nil, previewd.NotFound("blob", string(digest))
+	}
+	file, err := os.Open(f.path(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, previewd.NotFound("blob", string(digest))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
+}
+
+// Has implements Store.
+func (f *Folder) Has(_ context.Context, blob previewd.Blob) (bool, error) {
+	if !blob.Digest.Valid() {
+		return false, nil
+	}
+	info, err := os.Stat(f.path(blob.Digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.Size() == blob.Size, err
+}
+
+// Sweep implements Store.
+func (f *Folder) Sweep(ctx context.Context, rule SweepRule) (SweepResult, error) {
+	var result SweepResult
+	err := filepath.WalkDir(filepath.Join(f.root, "blobs"), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if rule.Keep(previewd.Digest(entry.Name())) {
+			return nil
+		}
+		size, err := f.removeIfOld(name, rule.Before)
+		if err == nil && size >= 0 {
+			result.Blobs++
+			result.Bytes += size
+		}
+		return err
+	})
+	if err != nil {
+		return result, fmt.Errorf("cannot sweep %s: %w", f.root, err)
+	}
+	return result, nil
+}
+
+// removeIfOld returns the size of what it removed, or -1.
+func (f *Folder) removeIfOld(name string, before time.Time) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(name)
+	if err != nil || !info.ModTime().Before(before) {
+		return -1, err
+	}
+	return info.Size(), os.Remove(name)
+}

@@ -1,0 +1,186 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/previewd/previewd"
+)
+
+// Build is a build's whole row.
+type Build struct {
+	previewd.Build
+	State     previewd.BuildState
+	RunnerID  string
+	Metadata  string // JSON
+	CreatedBy string // the service that asked for it
+	RequestID string
+	OwnerID   string
+}
+
+// InsertBuild stores a new build.
+func (db *DB) InsertBuild(ctx context.Context, b *Build) error {
+	_, err := db.exec(ctx, `
+		INSERT INTO worker_builds (id, project_id, seq, state, max_attempts, runnable_at, reference_id,
+			prompt, template, metadata, source_digest, source_files, source_bytes, created_by, request_id, queued_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		b.ID, b.ProjectID, b.Seq, string(b.State.Status), b.State.MaxAttempts, micros(b.State.RunnableAt), b.ReferenceID,
+		b.Prompt, b.Template, b.Metadata, string(b.Source.Digest), b.Source.Files, b.Source.Bytes,
+		b.CreatedBy, b.RequestID, micros(b.QueuedAt))
+	return err
+}
+
+const buildColumns = `
+	b.id, b.project_id, b.seq, b.state, b.step, b.epoch, b.attempt, b.max_attempts, b.runnable_at, b.runner_id,
+	b.lease_until, b.cancel_reason, b.cancel_deadline, b.superseded_by, b.failure_class, b.failure, b.reference_id,
+	b.runner, b.runner_reason, b.isolation, b.prompt, b.template, b.metadata, b.source_digest, b.source_files,
+	b.source_bytes, b.log_bytes, b.created_by, b.request_id, b.queued_at, b.started_at, b.finished_at,
+	COALESCE(v.number, 0)`
+
+const buildFrom = ` FROM worker_builds b LEFT JOIN worker_versions v ON v.build_id = b.id `
+
+// buildScan holds the nullable columns of a row between Scan and the noun.
+type buildScan struct {
+	runnerID, cancelReason, supersededBy, failureClass, failure  *string
+	runnable, queued, lease, cancelDeadline, startedAt, finished *int64
+}
+
+func (s *buildScan) dest(b *Build) []any {
+	return []any{
+		&b.ID, &b.ProjectID, &b.Seq, (*string)(&b.Status), &b.Step, &b.Epoch, &b.Attempt, &b.State.MaxAttempts,
+		&s.runnable, &s.runnerID, &s.lease, &s.cancelReason, &s.cancelDeadline, &s.supersededBy, &s.failureClass,
+		&s.failure, &b.ReferenceID, &b.Runner, &b.Reason, &b.Isolation, &b.Prompt, &b.Template, &b.Metadata,
+		(*string)(&b.Source.Digest), &b.Source.Files, &b.Source.Bytes, &b.LogBytes, &b.CreatedBy, &b.RequestID,
+		&s.queued, &s.startedAt, &s.finished, &b.Version,
+	}
+}
+
+func (s *buildScan) fill(b *Build) error {
+	b.RunnerID, b.SupersededBy = text(s.runnerID), text(s.supersededBy)
+	b.CancelReason = previewd.CancelReason(text(s.cancelReason))
+	b.QueuedAt, b.StartedAt, b.FinishedAt = timeOf(s.queued), timePtr(s.startedAt), timePtr(s.finished)
+	b.State = previewd.BuildState{
+		Status: b.Status, Epoch: b.Epoch, Attempt: b.Attempt, MaxAttempts: b.State.MaxAttempts,
+		RunnableAt: timeOf(s.runnable), LeaseUntil: timeOf(s.lease),
+		CancelReason: b.CancelReason, CancelDeadline: timeOf(s.cancelDeadline),
+		FailureClass: previewd.FailureClass(text(s.failureClass)),
+	}
+	if s.failure == nil {
+		return nil
+	}
+	return json.Unmarshal([]byte(*s.failure), &b.Failure)
+}
+
+func scanBuild(r rows) (*Build, error) {
+	b, s := new(Build), buildScan{}
+	if err := r.Scan(s.dest(b)...); err != nil {
+		return nil, err
+	}
+	return b, s.fill(b)
+}
+
+// FindBuild returns CodeNotFound when there is no such build.
+func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
+	list, err := all(ctx, db, scanBuild, `SELECT `+buildColumns+buildFrom+`WHERE b.id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, previewd.NotFound("build", id)
+	}
+	return list[0], nil
+}
+
+// FindRunnableBuild returns the build that is claimed next, or nil: the oldest
+// that is due and whose project runs no other.
+func (db *DB) FindRunnableBuild(ctx context.Context) (*Build, error) {
+	list, err := all(ctx, db, scanBuild, `
+		SELECT `+buildColumns+buildFrom+`
+		WHERE b.state = 'queued' AND b.runnable_at <= $1 AND NOT EXISTS (
+			SELECT 1 FROM worker_builds r WHERE r.project_id = b.project_id AND r.state IN ('building', 'canceling'))
+		ORDER BY b.runnable_at, b.id LIMIT 1`, micros(db.now))
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// FindNextRunnableTime returns when a queued build that is not due yet becomes
+// so, or the zero time.
+func (db *DB) FindNextRunnableTime(ctx context.Context, after time.Time) (time.Time, error) {
+	var at *int64
+	_, err := db.one(ctx, []any{&at}, `
+		SELECT MIN(runnable_at) FROM worker_builds WHERE state = 'queued' AND runnable_at > $1`, micros(after))
+	return timeOf(at), err
+}
+
+// ListActiveBuilds returns the project's builds that are not over, oldest first.
+func (db *DB) ListActiveBuilds(ctx context.Context, projectID string) ([]*Build, error) {
+	return all(ctx, db, scanBuild, `
+		SELECT `+buildColumns+buildFrom+`
+		WHERE b.project_id = $1 AND b.state IN ('queued', 'building', 'canceling') ORDER BY b.seq`, projectID)
+}
+
+// ListExpiredBuilds returns builds whose lease or cancel deadline has passed.
+func (db *DB) ListExpiredBuilds(ctx context.Context, limit int) ([]*Build, error) {
+	return all(ctx, db, scanBuild, `
+		SELECT `+buildColumns+buildFrom+`
+		WHERE b.state IN ('building', 'canceling') AND (b.lease_until < $1 OR b.cancel_deadline < $1)
+		ORDER BY b.lease_until LIMIT $2`, micros(db.now), limit)
+}
+
+// ListRunnerBuilds returns the builds that a runner holds.
+func (db *DB) ListRunnerBuilds(ctx context.Context, runnerID string) ([]*Build, error) {
+	return all(ctx, db, scanBuild, `
+		SELECT `+buildColumns+buildFrom+`
+		WHERE b.state IN ('building', 'canceling') AND b.runner_id = $1 ORDER BY b.id`, runnerID)
+}
+
+// ListStaleBuilds returns builds that have waited since before a moment.
+func (db *DB) ListStaleBuilds(ctx context.Context, before time.Time, limit int) ([]*Build, error) {
+	return all(ctx, db, scanBuild, `
+		SELECT `+buildColumns+buildFrom+`
+		WHERE b.state = 'queued' AND b.queued_at < $1 ORDER BY b.queued_at LIMIT $2`, micros(before), limit)
+}
+
+// UpdateBuild writes what may change of a build, guarded by the status and
+// epoch of the state it was read with. It returns CodeConflict when the row
+// has another.
+func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Build) error {
+	var failure any
+	if b.Failure != nil && b.State.Status == previewd.BuildFailed {
+		raw, err := json.Marshal(b.Failure)
+		if err != nil {
+			return err
+		}
+		failure = string(raw)
+	}
+	var started, finished any
+	if b.StartedAt != nil {
+		started = micros(*b.StartedAt)
+	}
+	if b.FinishedAt != nil {
+		finished = micros(*b.FinishedAt)
+	}
+	s := b.State
+	return changedOne(db.exec(ctx, `
+		UPDATE worker_builds SET state = $4, step = $5, epoch = $6, attempt = $7, runnable_at = $8, runner_id = $9,
+			lease_until = $10, cancel_reason = $11, cancel_deadline = $12, superseded_by = $13, failure_class = $14,
+			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20
+		WHERE id = $1 AND epoch = $2 AND state = $3`,
+		b.ID, read.Epoch, string(read.Status),
+		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
+		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished))
+}
+
+// CountQueuedBefore returns how many queued builds are claimed before b.
+func (db *DB) CountQueuedBefore(ctx context.Context, b *Build) (int, error) {
+	var n int
+	_, err := db.one(ctx, []any{&n}, `
+		SELECT COUNT(*) FROM worker_builds
+		WHERE state = 'queued' AND (runnable_at < $1 OR (runnable_at = $1 AND id < $2))`,
+		micros(b.State.RunnableAt), b.ID)
+	return n, err
+}

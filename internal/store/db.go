@@ -1,0 +1,182 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/previewd/previewd"
+)
+
+// Config is what Open needs.
+type Config struct {
+	Path string           // the SQLite file; its folder must exist
+	Now  func() time.Time // default time.Now; the database's clock on an engine that has none
+}
+
+// DB is a database, or a transaction on one: the methods are the same.
+// Outside a transaction reads go to the reader pool and see what is committed.
+type DB struct {
+	engine engine
+	q      querier
+	inTx   bool
+	now    time.Time
+}
+
+// engine is what differs between SQLite and PostgreSQL.
+type engine interface {
+	reader() querier
+	begin(ctx context.Context) (txn, error)
+	translate(err error) error // driver errors to *previewd.Error
+	close() error
+}
+
+type querier interface {
+	exec(ctx context.Context, query string, args ...any) (changed int64, err error)
+	query(ctx context.Context, query string, args ...any) (rows, error)
+}
+
+type txn interface {
+	querier
+	clock() time.Time
+	commit() error
+	rollback() error
+}
+
+type rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+	Close() error
+}
+
+// Open opens the database and brings its schema up to date. An older program
+// refuses a newer schema.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	e, err := openSQLite(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &DB{engine: e, q: e.reader()}, nil
+}
+
+// Close closes all connections. Nothing committed is lost.
+func (db *DB) Close() error { return db.engine.close() }
+
+// Tx runs fn in a transaction that can write, and commits when fn returns nil.
+// All of it happens or nothing. Nesting is an error: a transaction that opens
+// another would wait for itself.
+func (db *DB) Tx(ctx context.Context, fn func(tx *DB) error) error {
+	if db.inTx {
+		return errors.New("cannot begin a transaction inside a transaction")
+	}
+	t, err := db.engine.begin(ctx)
+	if err != nil {
+		return db.engine.translate(err)
+	}
+	defer t.rollback() // does nothing after a commit
+	if err := fn(&DB{engine: db.engine, q: t, inTx: true, now: t.clock()}); err != nil {
+		return err
+	}
+	return db.engine.translate(t.commit())
+}
+
+// Now returns the transaction's one timestamp, by the database's clock. It is
+// the zero time outside a transaction.
+func (db *DB) Now() time.Time { return db.now }
+
+// Ping reads one row, to tell that the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	var one int
+	_, err := db.one(ctx, []any{&one}, `SELECT 1`)
+	return err
+}
+
+func (db *DB) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	n, err := db.q.exec(ctx, query, args...)
+	return n, db.engine.translate(err)
+}
+
+// one scans the first row into dest; found is false when there is none.
+func (db *DB) one(ctx context.Context, dest []any, query string, args ...any) (found bool, err error) {
+	r, err := db.q.query(ctx, query, args...)
+	if err != nil {
+		return false, db.engine.translate(err)
+	}
+	defer r.Close()
+	if !r.Next() {
+		return false, db.engine.translate(r.Err())
+	}
+	if err := r.Scan(dest...); err != nil {
+		return false, db.engine.translate(err)
+	}
+	return true, db.engine.translate(r.Close())
+}
+
+// all scans every row with scan.
+func all[T any](ctx context.Context, db *DB, scan func(rows) (T, error), query string, args ...any) ([]T, error) {
+	r, err := db.q.query(ctx, query, args...)
+	if err != nil {
+		return nil, db.engine.translate(err)
+	}
+	defer r.Close()
+	var list []T
+	for r.Next() {
+		item, err := scan(r)
+		if err != nil {
+			return nil, db.engine.translate(err)
+		}
+		list = append(list, item)
+	}
+	return list, db.engine.translate(r.Err())
+}
+
+// changedOne turns "no row changed" of a guarded UPDATE into a conflict: the
+// row is no longer what the caller read.
+func changedOne(n int64, err error) error {
+	if err == nil && n != 1 {
+		return &previewd.Error{Code: previewd.CodeConflict, Message: "The row has changed since it was read."}
+	}
+	return err
+}
+
+// Times are stored as microseconds since 1970; zero times as NULL.
+func micros(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+func timeOf(us *int64) time.Time {
+	if us == nil {
+		return time.Time{}
+	}
+	return time.UnixMicro(*us).UTC()
+}
+
+func timePtr(us *int64) *time.Time {
+	if us == nil {
+		return nil
+	}
+	t := timeOf(us)
+	return &t
+}
+
+// null turns "" into NULL.
+func null(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

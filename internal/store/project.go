@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+
+	"github.com/previewd/previewd"
+)
+
+// NewProject is what InsertProject stores of a new project. Its first build
+// has seq 1 and is stored in the same transaction.
+type NewProject struct {
+	ID               string
+	OwnerID          string
+	CreatePrincipal  string
+	CreateKey        string // for ever unique per principal
+	CreatedByService string
+	IDSource         previewd.IDSource
+	Events           int // how many events the transaction stores for it
+}
+
+// InsertProject stores a new project.
+func (db *DB) InsertProject(ctx context.Context, p NewProject) error {
+	_, err := db.exec(ctx, `
+		INSERT INTO worker_projects (id, owner_id, create_principal, create_key, created_by_service, id_source,
+			state, last_build_seq, last_event_seq, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, 'active', 1, $7, $8)`,
+		p.ID, p.OwnerID, p.CreatePrincipal, p.CreateKey, p.CreatedByService, string(p.IDSource), p.Events, micros(db.now))
+	return err
+}
+
+// InsertFirstEvents stores the events of a project that this transaction has
+// inserted with room for exactly these.
+func (db *DB) InsertFirstEvents(ctx context.Context, projectID string, events ...previewd.Event) error {
+	for i, e := range events {
+		e.ProjectID, e.Seq = projectID, int64(i+1)
+		if err := db.insertEvent(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const projectColumns = `p.id, p.owner_id, p.id_source, p.created_by_service, COALESCE(cv.number, 0), p.pinned, p.created_at,`
+
+const projectFrom = `
+	FROM worker_projects p
+	JOIN worker_builds b ON b.project_id = p.id AND b.seq = p.last_build_seq
+	LEFT JOIN worker_versions v ON v.build_id = b.id
+	LEFT JOIN worker_versions cv ON cv.id = p.current_version_id
+	WHERE p.state = 'active'`
+
+func scanProject(r rows) (*previewd.Project, error) {
+	p, b, s := new(previewd.Project), new(Build), buildScan{}
+	var pinned, created int64
+	dest := []any{&p.ID, &p.UserID, (*string)(&p.IDGenerationSource), &p.CreatedByService, &p.CurrentVersion, &pinned, &created}
+	if err := r.Scan(append(dest, s.dest(b)...)...); err != nil {
+		return nil, err
+	}
+	if err := s.fill(b); err != nil {
+		return nil, err
+	}
+	p.Pinned, p.CreatedAt, p.LatestBuild = pinned == 1, timeOf(&created), b.Build
+	return p, nil
+}
+
+// FindProject returns CodeNotFound when there is no such project.
+func (db *DB) FindProject(ctx context.Context, id string) (*previewd.Project, error) {
+	list, err := all(ctx, db, scanProject, `SELECT `+projectColumns+buildColumns+projectFrom+` AND p.id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, previewd.NotFound("project", id)
+	}
+	return list[0], nil
+}
+
+// ListProjects returns projects whose id is below the cursor, newest first.
+func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int) ([]*previewd.Project, error) {
+	query := `SELECT ` + projectColumns + buildColumns + projectFrom + ` AND p.id < $1`
+	args := []any{below, limit}
+	if ownerID != "" {
+		query += ` AND p.owner_id = $3`
+		args = append(args, ownerID)
+	}
+	return all(ctx, db, scanProject, query+` ORDER BY p.id DESC LIMIT $2`, args...)
+}
+
+// AllocateBuildSeq returns the number of the project's next build. It returns
+// CodeNotFound when there is no such project.
+func (db *DB) AllocateBuildSeq(ctx context.Context, projectID string) (seq int64, err error) {
+	found, err := db.one(ctx, []any{&seq}, `
+		UPDATE worker_projects SET last_build_seq = last_build_seq + 1
+		WHERE id = $1 AND state = 'active' RETURNING last_build_seq`, projectID)
+	if err == nil && !found {
+		err = previewd.NotFound("project", projectID)
+	}
+	return seq, err
+}

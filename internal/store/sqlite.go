@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"runtime"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/previewd/previewd"
+)
+
+// sqliteDB is one file: a single writer connection, because SQLite has one
+// writer anyway and a queue in Go is fairer than SQLITE_BUSY, and a pool of
+// readers that WAL keeps out of its way.
+type sqliteDB struct {
+	write *sqliteWriter
+	read  *sqliteReader
+	now   func() time.Time
+}
+
+func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
+	// Pragmas hold per connection, so they belong into the DSN. FULL syncs the
+	// log at every commit: an acknowledged create survives a power cut.
+	common := "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
+	db, err := openSQLitePool(cfg.Path, common, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := migrateSQLite(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	read, err := openSQLitePool(cfg.Path, common+"&_pragma=query_only(1)", max(4, runtime.NumCPU()))
+	if err != nil {
+		return nil, errors.Join(err, conn.Close(), db.Close())
+	}
+	return &sqliteDB{
+		write: &sqliteWriter{db: db, conn: conn, turn: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}},
+		read:  &sqliteReader{db: read, stmts: map[string]*sql.Stmt{}},
+		now:   cfg.Now,
+	}, nil
+}
+
+func openSQLitePool(path, params string, conns int) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+params)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open database %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+func (s *sqliteDB) reader() querier { return s.read }
+
+func (s *sqliteDB) close() error {
+	s.write.turn <- struct{}{} // waits for a running transaction
+	return errors.Join(s.read.db.Close(), s.write.conn.Close(), s.write.db.Close())
+}
+
+func (s *sqliteDB) begin(ctx context.Context) (txn, error) {
+	select {
+	case s.write.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	// IMMEDIATE takes the write lock now: a transaction that reads first and
+	// upgrades later fails at once whatever busy_timeout says.
+	if _, err := s.write.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		<-s.write.turn
+		return nil, err
+	}
+	// Taken after BEGIN, so that the order of timestamps is the order of commits.
+	return &sqliteTx{sqliteWriter: s.write, at: s.now().UTC().Truncate(time.Microsecond)}, nil
+}
+
+// translate turns what callers can act on into codes; the rest stays internal.
+func (s *sqliteDB) translate(err error) error {
+	var driver *sqlite.Error
+	if !errors.As(err, &driver) {
+		return err
+	}
+	switch driver.Code() & 0xff {
+	case sqlite3.SQLITE_CONSTRAINT:
+		return &previewd.Error{Code: previewd.CodeConflict, Message: "The database refuses this as inconsistent.", Err: err}
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return &previewd.Error{
+			Code: previewd.CodeUnavailable, Message: "The database is busy; try again.", RetryAfter: time.Second, Err: err,
+		}
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY:
+		return &previewd.Error{
+			Code: previewd.CodeUnavailable, Message: "The database cannot write; is the disk full?", RetryAfter: 10 * time.Second, Err: err,
+		}
+	}
+	return err
+}
+
+// SQLite reads $1 as a name and numbers it by first appearance; ?1 is the
+// position that PostgreSQL means by $1.
+var dollar = regexp.MustCompile(`\$(\d+)`)
+
+// sqliteWriter is the one connection that writes. It keeps each statement
+// prepared, which saves half of the time of a short one.
+type sqliteWriter struct {
+	db    *sql.DB
+	conn  *sql.Conn
+	turn  chan struct{} // holds an element while a transaction runs
+	stmts map[string]*sql.Stmt
+}
+
+// sqliteTx is the transaction whose turn it is.
+type sqliteTx struct {
+	*sqliteWriter
+	at   time.Time
+	over bool
+}
+
+func (t *sqliteTx) clock() time.Time { return t.at }
+
+// commit must not be cut short: it would leave the outcome unknown.
+func (t *sqliteTx) commit() error {
+	if _, err := t.conn.ExecContext(context.Background(), "COMMIT"); err != nil {
+		return err // rollback follows
+	}
+	t.over = true
+	<-t.turn
+	return nil
+}
+
+func (t *sqliteTx) rollback() error {
+	if t.over {
+		return nil
+	}
+	t.over = true
+	// An error says that SQLite has rolled back by itself, as on a full disk.
+	_, err := t.conn.ExecContext(context.Background(), "ROLLBACK")
+	<-t.turn
+	return err
+}
+
+func (t *sqliteTx) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	if stmt := t.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := t.conn.PrepareContext(ctx, dollar.ReplaceAllString(query, "?$1"))
+	if err == nil {
+		t.stmts[query] = stmt
+	}
+	return stmt, err
+}
+
+func (t *sqliteTx) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	stmt, err := t.statement(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	result, err := stmt.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func (t *sqliteTx) query(ctx context.Context, query string, args ...any) (rows, error) {
+	stmt, err := t.statement(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
+// sqliteReader reads what is committed, on any of its connections.
+type sqliteReader struct {
+	db    *sql.DB
+	mu    sync.Mutex
+	stmts map[string]*sql.Stmt
+}
+
+func (r *sqliteReader) exec(context.Context, string, ...any) (int64, error) {
+	return 0, errors.New("cannot write outside a transaction")
+}
+
+func (r *sqliteReader) query(ctx context.Context, query string, args ...any) (rows, error) {
+	stmt, err := r.statement(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
+func (r *sqliteReader) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if stmt := r.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := r.db.PrepareContext(ctx, dollar.ReplaceAllString(query, "?$1"))
+	if err == nil {
+		r.stmts[query] = stmt
+	}
+	return stmt, err
+}

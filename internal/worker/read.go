@@ -1,0 +1,191 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/store"
+)
+
+// FindProject implements previewd.Worker.
+func (s *Service) FindProject(ctx context.Context, id string) (*previewd.Project, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("project", id)
+	}
+	p, err := s.Store.FindProject(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return p, s.dressProject(ctx, p)
+}
+
+// ListProjects implements previewd.Worker. The cursor is the last id of a page.
+func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilter) (*previewd.ProjectPage, error) {
+	limit, err := pageLimit(filter.Page)
+	if err != nil {
+		return nil, err
+	}
+	below := filter.Cursor
+	if below == "" {
+		below = "g" // after every id: they are hexadecimal
+	} else if !previewd.IsID(below) {
+		return nil, badCursor(below)
+	}
+	projects, err := s.Store.ListProjects(ctx, filter.UserID, below, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	page := &previewd.ProjectPage{Projects: []previewd.Project{}}
+	for _, p := range projects[:min(len(projects), limit)] {
+		if err := s.dressProject(ctx, p); err != nil {
+			return nil, err
+		}
+		page.Projects = append(page.Projects, *p)
+	}
+	if len(projects) > limit {
+		page.Next = projects[limit-1].ID
+	}
+	return page, nil
+}
+
+// dressProject adds what is derived from the rows.
+func (s *Service) dressProject(ctx context.Context, p *previewd.Project) error {
+	status, err := p.LatestBuild.Status.ProjectStatus()
+	if err != nil {
+		return err
+	}
+	p.Status, p.PreviewURL = string(status), s.PreviewURL(p.ID)
+	b := &store.Build{Build: p.LatestBuild}
+	b.State.RunnableAt = b.QueuedAt
+	if err := s.dressBuild(ctx, b); err != nil {
+		return err
+	}
+	p.LatestBuild = b.Build
+	return nil
+}
+
+func (s *Service) dressBuild(ctx context.Context, b *store.Build) error {
+	b.PreviewURL = s.PreviewURL(b.ID + ".b")
+	if b.Status != previewd.BuildQueued {
+		return nil
+	}
+	before, err := s.Store.CountQueuedBefore(ctx, b)
+	b.QueuePosition = before + 1
+	return err
+}
+
+// positionPreview says where in the queue a new build stands.
+func (s *Service) positionPreview(ctx context.Context, p *previewd.Preview) error {
+	b, err := s.FindBuild(ctx, p.BuildID, 0)
+	if err != nil {
+		return err
+	}
+	p.Status, p.QueuePosition = b.Status, b.QueuePosition
+	return nil
+}
+
+// FindBuild implements previewd.Worker.
+func (s *Service) FindBuild(ctx context.Context, id string, wait time.Duration) (*previewd.Build, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("build", id)
+	}
+	b, err := s.Store.FindBuild(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if was := b.Status; wait > 0 && !was.Terminal() {
+		err = s.waitFor(ctx, b.ProjectID, wait, func() (done bool, err error) {
+			b, err = s.Store.FindBuild(ctx, id)
+			return err == nil && b.Status != was, err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &b.Build, s.dressBuild(ctx, b)
+}
+
+// ListBuildEvents implements previewd.Worker.
+func (s *Service) ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]previewd.Event, error) {
+	if _, err := s.FindBuild(ctx, buildID, 0); err != nil {
+		return nil, err
+	}
+	return s.Store.ListBuildEvents(ctx, buildID, after, limit)
+}
+
+// maxLogChunk bounds the answer to one read of a log.
+const maxLogChunk = 256 << 10
+
+// ReadLog implements previewd.Worker.
+func (s *Service) ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*previewd.LogChunk, error) {
+	// The build is read first: when it is over here, the log below is whole.
+	b, err := s.FindBuild(ctx, buildID, 0)
+	if err != nil {
+		return nil, err
+	}
+	if offset < 0 || offset > b.LogBytes {
+		return nil, invalid("offset must lie within the log.", fmt.Sprintf("offset %d of %d", offset, b.LogBytes))
+	}
+	if limit <= 0 || limit > maxLogChunk {
+		limit = maxLogChunk
+	}
+	data, err := s.Store.ReadLog(ctx, buildID, offset, limit)
+	if err != nil {
+		return nil, err
+	}
+	next := offset + int64(len(data))
+	return &previewd.LogChunk{
+		Offset: offset, Next: next, Data: data, Complete: b.Status.Terminal() && next >= b.LogBytes,
+	}, nil
+}
+
+// ListVersions implements previewd.Worker. The cursor is the last number of a page.
+func (s *Service) ListVersions(ctx context.Context, projectID string, page previewd.Page) (*previewd.VersionPage, error) {
+	limit, err := pageLimit(page)
+	if err != nil {
+		return nil, err
+	}
+	var below int64
+	if page.Cursor != "" {
+		if below, err = strconv.ParseInt(page.Cursor, 10, 64); err != nil || below < 1 {
+			return nil, badCursor(page.Cursor)
+		}
+	}
+	if _, err := s.FindProject(ctx, projectID); err != nil {
+		return nil, err
+	}
+	versions, err := s.Store.ListVersions(ctx, projectID, below, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	list := &previewd.VersionPage{Versions: []previewd.Version{}}
+	for _, v := range versions[:min(len(versions), limit)] {
+		list.Versions = append(list.Versions, *s.dressVersion(v))
+	}
+	if len(versions) > limit {
+		list.Next = strconv.FormatInt(versions[limit-1].Number, 10)
+	}
+	return list, nil
+}
+
+func (s *Service) dressVersion(v *previewd.Version) *previewd.Version {
+	v.PreviewURL = s.PreviewURL(v.BuildID + ".b")
+	return v
+}
+
+func badCursor(cursor string) error {
+	return invalid("The cursor is not one of this list: take it from nextCursor.", cursor)
+}
+
+func pageLimit(p previewd.Page) (int, error) {
+	switch {
+	case p.Limit == 0:
+		return 50, nil
+	case p.Limit < 1 || p.Limit > 200:
+		return 0, invalid("limit must be from 1 to 200.", strconv.Itoa(p.Limit))
+	}
+	return p.Limit, nil
+}

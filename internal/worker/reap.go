@@ -1,0 +1,101 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
+)
+
+const (
+	reapEvery = 5 * time.Second
+	reapBatch = 100
+)
+
+// RunReaper returns or fails builds whose runner has fallen silent, and fails
+// those that nobody has taken in time, until ctx ends. It waits one lease
+// before its first sweep: after a restart healthy runners need that long to be
+// heard again.
+func (s *Service) RunReaper(ctx context.Context) error {
+	wait := s.Lease
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = reapEvery
+		if err := s.Reap(ctx); err != nil && ctx.Err() == nil {
+			s.Log.ErrorContext(ctx, "reaping failed", telemetry.Error, err)
+		}
+	}
+}
+
+// Reap does one sweep.
+func (s *Service) Reap(ctx context.Context) error {
+	lost := func(ctx context.Context, tx *store.DB) ([]*store.Build, error) {
+		return tx.ListExpiredBuilds(ctx, reapBatch)
+	}
+	stale := func(ctx context.Context, tx *store.DB) ([]*store.Build, error) {
+		return tx.ListStaleBuilds(ctx, tx.Now().Add(-s.Timeouts.Queue), reapBatch)
+	}
+	return errors.Join(
+		s.reap(ctx, lost, previewd.Trigger{Kind: previewd.TriggerLeaseExpired}, lostFailure),
+		s.reap(ctx, stale, previewd.Trigger{Kind: previewd.TriggerQueueTimeout}, queueFailure))
+}
+
+// Recover takes back the builds of a runner that is known to be gone: the one
+// that ran in this data folder's process before it was killed. The reaper would
+// do it too, a lease later.
+func (s *Service) Recover(ctx context.Context, runnerID string) error {
+	held := func(ctx context.Context, tx *store.DB) ([]*store.Build, error) {
+		return tx.ListRunnerBuilds(ctx, runnerID)
+	}
+	return s.reap(ctx, held, previewd.Trigger{Kind: previewd.TriggerFail, Class: previewd.FailureWorkerLost}, lostFailure)
+}
+
+var (
+	lostFailure = previewd.Failure{
+		Class: previewd.FailureWorkerLost, Code: previewd.FailWorkerLost,
+		Message: "The runner of this build has gone away.", Hint: "Start the build again.",
+	}
+	queueFailure = previewd.Failure{
+		Class: previewd.FailureQueueTimeout, Code: previewd.FailQueueTimeout,
+		Message: "No runner took this build in time.", Hint: "Check that a runner is running, then start the build again.",
+	}
+)
+
+type findBuilds func(ctx context.Context, tx *store.DB) ([]*store.Build, error)
+
+func (s *Service) reap(ctx context.Context, find findBuilds, t previewd.Trigger, why previewd.Failure) error {
+	var reaped []*store.Build
+	err := s.Store.Tx(ctx, func(tx *store.DB) (err error) {
+		if reaped, err = find(ctx, tx); err != nil {
+			return err
+		}
+		for _, b := range reaped {
+			t.Epoch, t.Delay = b.Epoch, s.Retry(b.Attempt)
+			if t.Kind == previewd.TriggerFail {
+				t.Delay = 0
+			}
+			why.Step = b.Step
+			b.Failure = &why
+			if err := s.transition(ctx, tx, b, t, "system/reaper"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, b := range reaped {
+		s.Log.WarnContext(ctx, "build reaped", telemetry.ProjectID, b.ProjectID, telemetry.BuildID, b.ID,
+			telemetry.Status, b.Status, telemetry.Epoch, b.Epoch, telemetry.ReferenceID, b.ReferenceID)
+		s.changed(b.ProjectID)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+// Package worker holds the use cases of the worker: creating projects and
+// builds, handing builds to runners and taking their results. Each transition
+// is one transaction that holds the row, its event and its audit entry.
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/store"
+)
+
+// Config is everything a Service needs. A zero field takes the default its comment names.
+type Config struct {
+	Store      *store.DB
+	Artifacts  artifact.Store
+	Changes    Changes
+	Log        *slog.Logger              // default slog.Default()
+	PreviewURL func(label string) string // URL of the preview host with this label
+	Switched   func(projectID string)    // called after a project's current version has changed; default nothing
+	NewID      func() string             // default previewd.NewID
+	Limits     Limits                    // default DefaultLimits
+	Retry      func(int) time.Duration   // pause after the nth attempt; default 2^n seconds
+	Lease      time.Duration             // default 30 s
+	Timeouts   Timeouts                  // default DefaultTimeouts
+}
+
+// Changes carries hints between those who write rows and those who wait for
+// them. Topics are project ids and QueueTopic.
+type Changes interface {
+	Notify(topic string)
+	Subscribe(topic string) (hints <-chan struct{}, cancel func())
+}
+
+// QueueTopic is notified when a build may have become claimable.
+const QueueTopic = "queue"
+
+// Timeouts bound how long a build may take.
+type Timeouts struct {
+	Build  time.Duration // one attempt, from claim to finish
+	Queue  time.Duration // waiting to be claimed
+	Cancel time.Duration // for a runner to kill a build
+}
+
+// DefaultTimeouts is what Config.Timeouts means when it is zero.
+var DefaultTimeouts = Timeouts{Build: 5 * time.Minute, Queue: time.Hour, Cancel: 20 * time.Second}
+
+// Service is the worker.
+type Service struct {
+	Config
+	templates []builtinTemplate
+}
+
+var (
+	_ previewd.Worker     = (*Service)(nil)
+	_ previewd.Dispatcher = (*Service)(nil)
+)
+
+// New returns a Service. It fails only when an embedded template is broken.
+func New(cfg Config) (*Service, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Switched == nil {
+		cfg.Switched = func(string) {}
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = previewd.NewID
+	}
+	if cfg.Limits == (Limits{}) {
+		cfg.Limits = DefaultLimits
+	}
+	if cfg.Retry == nil {
+		cfg.Retry = func(attempt int) time.Duration { return time.Second << min(attempt, 6) }
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = 30 * time.Second
+	}
+	if cfg.Timeouts == (Timeouts{}) {
+		cfg.Timeouts = DefaultTimeouts
+	}
+	templates, err := loadTemplates()
+	return &Service{Config: cfg, templates: templates}, err
+}
+
+// changed wakes those who wait for a project or for the queue. It is called
+// after commit: a hint from inside a transaction tells of what may never be.
+func (s *Service) changed(projectID string) {
+	s.Changes.Notify(projectID)
+	s.Changes.Notify(QueueTopic)
+}
+
+// waitFor calls look until it says done, first at once and then after each
+// hint on the topic and at the latest each poll, for as long as wait.
+func (s *Service) waitFor(ctx context.Context, topic string, wait time.Duration, look func() (done bool, err error)) error {
+	hints, cancel := s.Changes.Subscribe(topic)
+	defer cancel()
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	poll := time.NewTicker(time.Second) // a hint can be lost with the process that owed it
+	defer poll.Stop()
+	for {
+		if done, err := look(); done || err != nil || wait <= 0 {
+			return err
+		}
+		select {
+		case <-hints:
+		case <-poll.C:
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package worker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/previewd/previewd"
+)
+
+// input is a checked request: everything that a build is made from.
+type input struct {
+	prompt   string
+	template string
+	metadata string // JSON
+	source   previewd.Source
+}
+
+// prepareInput checks what a build is made from and stores the tree. Storing
+// comes before the transaction, so that no file is written inside one; a tree
+// whose transaction never commits is swept.
+func (s *Service) prepareInput(ctx context.Context, prompt string, files previewd.Files, raw map[string]any) (input, error) {
+	if err := checkText("prompt", prompt, s.Limits.PromptBytes); err != nil {
+		return input{}, err
+	}
+	meta, text, err := parseMetadata(raw, s.Limits.MetadataBytes)
+	if err != nil {
+		return input{}, err
+	}
+	tree, err := s.mergeTemplate(meta.Template, prompt, files)
+	if err != nil {
+		return input{}, err
+	}
+	if err := checkFiles(tree, s.Limits); err != nil {
+		return input{}, err
+	}
+	pack, err := packTree(tree)
+	if err != nil {
+		return input{}, err
+	}
+	blob, err := s.Artifacts.Put(ctx, bytes.NewReader(pack))
+	return input{
+		prompt: prompt, template: meta.Template, metadata: text,
+		source: previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()},
+	}, err
+}
+
+// mergeTemplate lays the request's files over the template's. A template finds
+// the prompt in project.json, as data: text of a stranger never becomes code.
+func (s *Service) mergeTemplate(name, prompt string, files previewd.Files) (previewd.Files, error) {
+	if name == "" {
+		if len(files) == 0 {
+			return nil, invalid("There is nothing to build: give templateFiles, or name a template in metadata.template.",
+				"templates: "+strings.Join(s.templateNames(), ", "))
+		}
+		return files, nil
+	}
+	template, err := s.findTemplate(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(map[string]string{"prompt": prompt, "template": name})
+	if err != nil {
+		return nil, err
+	}
+	tree := maps.Clone(template.files)
+	tree["project.json"] = data
+	maps.Copy(tree, files)
+	return tree, nil
+}
+
+// packTree writes a tree as a tar that is the same for the same files, so that
+// equal trees are stored once.
+func packTree(files previewd.Files) ([]byte, error) {
+	var pack bytes.Buffer
+	pack.Grow(int(files.Size()) + 1024*(len(files)+2))
+	w := tar.NewWriter(&pack)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		header := &tar.Header{
+			Typeflag: tar.TypeReg, Name: name, Size: int64(len(files[name])), Mode: 0o644,
+			ModTime: time.Unix(0, 0), Format: tar.FormatPAX,
+		}
+		if err := w.WriteHeader(header); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(files[name]); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return pack.Bytes(), nil
+}

@@ -1,0 +1,112 @@
+package previewd
+
+import (
+	"context"
+	"time"
+)
+
+// Worker is everything that crosses the process border between the worker and
+// those who ask it: the service has it, and so has its HTTP client. Errors are
+// *Error values.
+type Worker interface {
+	Creator
+	Reader
+	VersionKeeper
+	Watcher
+}
+
+// Creator makes projects and builds.
+type Creator interface {
+	// CreatePreview creates a project and its first build, all or none, and
+	// returns both. The same principal and key always get the same project;
+	// with other content they get CodeKeyReused. It returns CodeInvalid or
+	// CodeInvalidPath for input that breaks the rules, before anything is stored.
+	CreatePreview(ctx context.Context, req CreatePreviewRequest) (*Preview, error)
+	// CreateBuild creates the next build of a project. Under the default policy
+	// a build of the project that waits or runs is superseded. It returns
+	// CodeNotFound when there is no such project.
+	CreateBuild(ctx context.Context, req CreateBuildRequest) (*Build, error)
+}
+
+// Reader reads projects, builds and templates.
+type Reader interface {
+	// FindProject returns CodeNotFound when there is no such project.
+	FindProject(ctx context.Context, id string) (*Project, error)
+	// ListProjects returns a page of projects, newest first.
+	ListProjects(ctx context.Context, filter ProjectFilter) (*ProjectPage, error)
+	// FindBuild returns the build once its status differs from what it was at
+	// the call, or it is over, or wait has passed. It returns CodeNotFound when
+	// there is no such build.
+	FindBuild(ctx context.Context, id string, wait time.Duration) (*Build, error)
+	// ListTemplates returns the built-in templates by name.
+	ListTemplates(ctx context.Context) ([]Template, error)
+}
+
+// VersionKeeper lists versions and chooses the current one.
+type VersionKeeper interface {
+	// ListVersions returns a page of versions, newest first.
+	ListVersions(ctx context.Context, projectID string, page Page) (*VersionPage, error)
+	// ActivateVersion makes a version the current one. Going back to an older
+	// one pins it: new builds do not move it until the newest is activated.
+	ActivateVersion(ctx context.Context, req ActivateVersionRequest) (*Version, error)
+}
+
+// Watcher reads what a build tells of itself while it runs and afterwards.
+type Watcher interface {
+	// ListBuildEvents returns the build's events after seq, in order, at most limit.
+	ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]Event, error)
+	// ReadLog returns the build's log from a byte offset, at most limit bytes.
+	ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*LogChunk, error)
+}
+
+// Caller says who asks, for rows, audit and logs.
+type Caller struct {
+	Principal string // who the token belongs to; scopes idempotency keys
+	Service   string // the service's name: created_by_service
+	RequestID string
+}
+
+// CreatePreviewRequest is what a project is made of.
+type CreatePreviewRequest struct {
+	UserID        string         `json:"userId"`
+	ProjectID     string         `json:"projectId,omitempty"` // refused: ids are made here
+	Prompt        string         `json:"prompt"`
+	TemplateFiles Files          `json:"templateFiles"`
+	Metadata      map[string]any `json:"metadata,omitempty"` // "template" names a built-in one
+
+	IdempotencyKey string `json:"-"` // "" lets every call make a project
+	Caller         Caller `json:"-"`
+}
+
+// Preview is the answer to CreatePreview.
+type Preview struct {
+	BuildID                 string      `json:"buildId"`
+	ProjectID               string      `json:"projectId"`
+	Status                  BuildStatus `json:"status" enum:"queued,building,canceling,completed,failed,canceled,superseded"`
+	PreviewURL              string      `json:"previewUrl,omitempty"`
+	QueuePosition           int         `json:"queuePosition,omitempty" doc:"1 is next."`
+	EstimatedCompletionTime *time.Time  `json:"estimatedCompletionTime,omitempty" doc:"Absent while there is no history to tell it from."`
+	IDGenerationSource      IDSource    `json:"idGenerationSource" enum:"server,client"`
+	CreatedByService        string      `json:"createdByService"`
+	ReferenceID             string      `json:"referenceId" doc:"Name this when you ask about the build."`
+
+	Replayed bool `json:"-"` // an earlier call with the same key made it
+}
+
+// CreateBuildRequest is what the next build of a project is made of.
+type CreateBuildRequest struct {
+	ProjectID     string         `json:"-"`
+	Prompt        string         `json:"prompt"`
+	TemplateFiles Files          `json:"templateFiles"`
+	Metadata      map[string]any `json:"metadata,omitempty"`
+
+	IdempotencyKey string `json:"-"`
+	Caller         Caller `json:"-"`
+}
+
+// ActivateVersionRequest names a version of a project.
+type ActivateVersionRequest struct {
+	ProjectID string
+	Number    int64
+	Caller    Caller
+}
