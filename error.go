@@ -38,6 +38,8 @@ type Error struct {
 	Details    string        // optional: the offending path, field or value
 	RetryAfter time.Duration // > 0 when trying again later can help
 	Err        error         // optional: the cause, never shown outside
+
+	ReferenceID string // on what a server answered: names the failure in its log
 }
 
 // Error returns the message, the details and the cause.

@@ -24,3 +24,10 @@ type VersionPage struct {
 	Versions []Version `json:"versions" nullable:"false"`
 	Next     string    `json:"nextCursor,omitempty"`
 }
+
+// Site is what a preview host shows.
+type Site struct {
+	ProjectID string
+	BuildID   string // that made the version; without one, the build to wait for
+	Manifest  Digest // "" while there is no version
+}

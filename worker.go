@@ -12,7 +12,6 @@ type Worker interface {
 	Creator
 	Reader
 	VersionKeeper
-	Watcher
 }
 
 // Creator makes projects and builds.
@@ -28,7 +27,7 @@ type Creator interface {
 	CreateBuild(ctx context.Context, req CreateBuildRequest) (*Build, error)
 }
 
-// Reader reads projects, builds and templates.
+// Reader reads projects, builds and their logs, and templates.
 type Reader interface {
 	// FindProject returns CodeNotFound when there is no such project.
 	FindProject(ctx context.Context, id string) (*Project, error)
@@ -40,6 +39,9 @@ type Reader interface {
 	FindBuild(ctx context.Context, id string, wait time.Duration) (*Build, error)
 	// ListTemplates returns the built-in templates by name.
 	ListTemplates(ctx context.Context) ([]Template, error)
+	// ReadLog returns the build's log from a byte offset, at most limit bytes;
+	// 0 means as many as fit.
+	ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*LogChunk, error)
 }
 
 // VersionKeeper lists versions and chooses the current one.
@@ -49,14 +51,6 @@ type VersionKeeper interface {
 	// ActivateVersion makes a version the current one. Going back to an older
 	// one pins it: new builds do not move it until the newest is activated.
 	ActivateVersion(ctx context.Context, req ActivateVersionRequest) (*Version, error)
-}
-
-// Watcher reads what a build tells of itself while it runs and afterwards.
-type Watcher interface {
-	// ListBuildEvents returns the build's events after seq, in order, at most limit.
-	ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]Event, error)
-	// ReadLog returns the build's log from a byte offset, at most limit bytes.
-	ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*LogChunk, error)
 }
 
 // Caller says who asks, for rows, audit and logs.

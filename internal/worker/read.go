@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -108,7 +109,7 @@ func (s *Service) FindBuild(ctx context.Context, id string, wait time.Duration) 
 	return &b.Build, s.dressBuild(ctx, b)
 }
 
-// ListBuildEvents implements previewd.Worker.
+// ListBuildEvents implements httpx.BuildSource.
 func (s *Service) ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]previewd.Event, error) {
 	if _, err := s.FindBuild(ctx, buildID, 0); err != nil {
 		return nil, err
@@ -136,10 +137,45 @@ func (s *Service) ReadLog(ctx context.Context, buildID string, offset int64, lim
 	if err != nil {
 		return nil, err
 	}
+	if i := bytes.LastIndexByte(data, '\n'); len(data) == limit && i >= 0 {
+		data = data[:i+1] // whole lines, so that no character is cut in two
+	}
 	next := offset + int64(len(data))
 	return &previewd.LogChunk{
 		Offset: offset, Next: next, Data: data, Complete: b.Status.Terminal() && next >= b.LogBytes,
 	}, nil
+}
+
+// FindSite implements preview.Source: what a project's host shows, or with a
+// build id that of one build. Manifest is "" while there is no version.
+func (s *Service) FindSite(ctx context.Context, projectID, buildID string) (*previewd.Site, error) {
+	var v *previewd.Version
+	site := &previewd.Site{ProjectID: projectID, BuildID: buildID}
+	var err error
+	if buildID != "" {
+		v, err = s.Store.FindBuildVersion(ctx, buildID)
+	} else {
+		v, err = s.Store.FindCurrentVersion(ctx, projectID)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case v != nil:
+		return &previewd.Site{ProjectID: v.ProjectID, BuildID: v.BuildID, Manifest: v.ManifestDigest}, nil
+	case buildID != "":
+		b, err := s.FindBuild(ctx, buildID, 0)
+		if err != nil {
+			return nil, err
+		}
+		site.ProjectID = b.ProjectID
+		return site, nil
+	}
+	p, err := s.FindProject(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	site.BuildID = p.LatestBuild.ID
+	return site, nil
 }
 
 // ListVersions implements previewd.Worker. The cursor is the last number of a page.

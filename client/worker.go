@@ -1,0 +1,127 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/previewd/previewd"
+)
+
+// CreatePreview creates a project and its first build. Without an
+// IdempotencyKey it makes one for this call.
+func (c *Client) CreatePreview(ctx context.Context, req previewd.CreatePreviewRequest) (*previewd.Preview, error) {
+	var preview previewd.Preview
+	err := c.do(ctx, request{
+		method: http.MethodPost, path: "/v1/create-preview-for-new-project",
+		key: keyOr(req.IdempotencyKey), in: req, out: &preview,
+	})
+	return &preview, err
+}
+
+// CreateBuild creates the next build of a project. Without an IdempotencyKey
+// it makes one for this call.
+func (c *Client) CreateBuild(ctx context.Context, req previewd.CreateBuildRequest) (*previewd.Build, error) {
+	var build previewd.Build
+	err := c.do(ctx, request{
+		method: http.MethodPost, path: "/v1/projects/" + url.PathEscape(req.ProjectID) + "/builds",
+		key: keyOr(req.IdempotencyKey), in: req, out: &build,
+	})
+	return &build, err
+}
+
+func keyOr(key string) string {
+	if key == "" {
+		return previewd.NewRequestID()
+	}
+	return key
+}
+
+// FindProject returns CodeNotFound when there is no such project.
+func (c *Client) FindProject(ctx context.Context, id string) (*previewd.Project, error) {
+	var project previewd.Project
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/projects/" + url.PathEscape(id), out: &project})
+	return &project, err
+}
+
+// ListProjects returns a page of projects, newest first.
+func (c *Client) ListProjects(ctx context.Context, filter previewd.ProjectFilter) (*previewd.ProjectPage, error) {
+	query := pageQuery(filter.Page)
+	if filter.UserID != "" {
+		query.Set("userId", filter.UserID)
+	}
+	var page previewd.ProjectPage
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/projects", query: query, out: &page})
+	return &page, err
+}
+
+func pageQuery(p previewd.Page) url.Values {
+	query := url.Values{}
+	if p.Cursor != "" {
+		query.Set("cursor", p.Cursor)
+	}
+	if p.Limit != 0 {
+		query.Set("limit", strconv.Itoa(p.Limit))
+	}
+	return query
+}
+
+// FindBuild returns a build, at once or when its status has changed or wait
+// has passed. The server waits at most a minute.
+func (c *Client) FindBuild(ctx context.Context, id string, wait time.Duration) (*previewd.Build, error) {
+	query := url.Values{}
+	if wait > 0 {
+		query.Set("wait", wait.String())
+	}
+	var build previewd.Build
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(id), query: query, out: &build})
+	return &build, err
+}
+
+// ListTemplates returns the server's built-in templates.
+func (c *Client) ListTemplates(ctx context.Context) ([]previewd.Template, error) {
+	var list struct{ Templates []previewd.Template }
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/templates", out: &list})
+	return list.Templates, err
+}
+
+// ListVersions returns a page of a project's versions, newest first.
+func (c *Client) ListVersions(ctx context.Context, projectID string, page previewd.Page) (*previewd.VersionPage, error) {
+	var list previewd.VersionPage
+	err := c.do(ctx, request{
+		method: http.MethodGet, path: "/v1/projects/" + url.PathEscape(projectID) + "/versions", query: pageQuery(page), out: &list,
+	})
+	return &list, err
+}
+
+// ActivateVersion makes a version the project's current one. It is safe to
+// repeat by its nature.
+func (c *Client) ActivateVersion(ctx context.Context, req previewd.ActivateVersionRequest) (*previewd.Version, error) {
+	var version previewd.Version
+	err := c.do(ctx, request{
+		method: http.MethodPost,
+		path:   "/v1/projects/" + url.PathEscape(req.ProjectID) + "/versions/" + strconv.FormatInt(req.Number, 10) + "/activate",
+		key:    previewd.NewRequestID(), out: &version,
+	})
+	return &version, err
+}
+
+// ReadLog returns a build's log from a byte offset.
+func (c *Client) ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*previewd.LogChunk, error) {
+	query := url.Values{"offset": {strconv.FormatInt(offset, 10)}}
+	if limit > 0 {
+		query.Set("limit", strconv.Itoa(limit))
+	}
+	response, err := c.send(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(buildID) + "/log", query: query}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	return &previewd.LogChunk{
+		Offset: offset, Next: offset + int64(len(data)), Data: data, Complete: response.Header.Get("Log-Complete") == "true",
+	}, err
+}

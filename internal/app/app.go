@@ -1,0 +1,245 @@
+// Package app builds a server from its configuration and runs it. It is the one
+// place that knows all parts.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/config"
+	"github.com/previewd/previewd/internal/event"
+	"github.com/previewd/previewd/internal/httpx"
+	"github.com/previewd/previewd/internal/preview"
+	"github.com/previewd/previewd/internal/runner"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/worker"
+	"github.com/previewd/previewd/internal/workerapi"
+)
+
+// Options are what a program, rather than its user, decides.
+type Options struct {
+	Config     config.Config
+	Version    string
+	Log        *slog.Logger // default slog.Default()
+	Executable string       // runs builds' children; default this program
+}
+
+// App is a whole server.
+type App struct {
+	Config   config.Config // complete: with the address that it listens on
+	Worker   *worker.Service
+	Store    *store.DB
+	listener net.Listener
+	handler  http.Handler
+	runner   *runner.Runner
+	lock     *flock.Flock
+	log      *slog.Logger
+}
+
+// localRunner names this process's runner. Only one process uses a data folder,
+// so whatever a runner of this name holds at start is left from before.
+const localRunner = "local"
+
+// New builds everything, in the order in which it is needed, and begins to
+// listen. The caller calls Run, which closes everything, or Close.
+func New(ctx context.Context, opts Options) (_ *App, err error) {
+	if err := opts.Config.Validate(); err != nil {
+		return nil, err
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	a := &App{Config: opts.Config, log: opts.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if err := a.open(ctx); err != nil {
+		return nil, err
+	}
+	artifacts, err := artifact.NewFolder(a.Config.ArtifactsPath())
+	if err != nil {
+		return nil, err
+	}
+	token, err := a.serviceToken()
+	if err != nil {
+		return nil, err
+	}
+	hub := new(event.Hub)
+	var previews *preview.Server
+	a.Worker, err = worker.New(worker.Config{
+		Store: a.Store, Artifacts: artifacts, Changes: hub, Log: opts.Log, PreviewURL: a.Config.PreviewURL,
+		Switched: func(projectID string) { previews.Switched(projectID) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	previews = preview.New(preview.Config{Source: a.Worker, Hints: hub, Artifacts: artifacts, Domain: a.Config.PreviewHost()})
+	mux := http.NewServeMux()
+	workerapi.Register(mux, workerapi.Config{
+		Worker: a.Worker, Events: a.Worker, Hints: hub, Version: opts.Version,
+		Tokens: []httpx.Token{{Secret: token, Caller: previewd.Caller{Principal: "local", Service: "local"}}},
+	})
+	a.health(mux)
+	mux.Handle("/", httpx.Fallback(mux))
+	a.handler = byHost(previews, httpx.WithRequest(opts.Log, mux))
+	a.runner, err = runner.New(runner.Config{
+		Dispatcher: a.Worker, Artifacts: artifacts, ID: localRunner, WorkDir: a.Config.WorkPath(),
+		Executable: opts.Executable, Slots: a.Config.Builds, Log: opts.Log,
+	})
+	return a, err
+}
+
+// open takes the data folder for this process, listens and opens the database.
+func (a *App) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(a.Config.Data, 0o700); err != nil {
+		return fmt.Errorf("cannot create the data folder: %w", err)
+	}
+	a.lock = flock.New(a.Config.LockPath(), flock.SetFlag(os.O_CREATE|os.O_RDWR))
+	locked, err := a.lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("cannot lock the data folder: %w", err)
+	}
+	if !locked {
+		pid, _ := os.ReadFile(a.Config.LockPath())
+		a.lock = nil
+		return fmt.Errorf("the data folder %s is in use by another previewd (pid %s): stop it, or name another folder with --data",
+			a.Config.Data, strings.TrimSpace(string(pid)))
+	}
+	if err := os.WriteFile(a.Config.LockPath(), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return fmt.Errorf("cannot write the lock: %w", err)
+	}
+	if a.listener, err = net.Listen("tcp", a.Config.Addr); err != nil {
+		return fmt.Errorf("cannot listen: %w; name another address with --addr", err)
+	}
+	a.Config.Complete(a.listener.Addr())
+	if a.Store, err = store.Open(ctx, store.Config{Path: a.Config.DatabasePath()}); err != nil {
+		return err
+	}
+	return os.WriteFile(a.Config.AddressPath(), []byte(a.Config.BaseURL), 0o600)
+}
+
+// serviceToken returns the configured token, or the data folder's own.
+func (a *App) serviceToken() (string, error) {
+	if a.Config.ServiceToken != "" {
+		return a.Config.ServiceToken, nil
+	}
+	raw, err := os.ReadFile(a.Config.TokenPath())
+	if err == nil && len(strings.TrimSpace(string(raw))) >= 16 {
+		return strings.TrimSpace(string(raw)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("cannot read the service token: %w", err)
+	}
+	secret := make([]byte, 24)
+	rand.Read(secret)
+	token := "pvd_" + hex.EncodeToString(secret)
+	if err := os.WriteFile(a.Config.TokenPath(), []byte(token+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("cannot write the service token: %w", err)
+	}
+	return token, nil
+}
+
+// byHost gives requests for preview hosts to the previews and all others to
+// the API, so that neither can be reached under the other's name.
+func byHost(previews *preview.Server, api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if previews.Serves(r.Host) {
+			previews.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+func (a *App) health(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.Store.Ping(r.Context()); err != nil {
+			httpx.WriteProblem(w, r, &previewd.Error{Code: previewd.CodeUnavailable, Message: "The database does not answer.", Err: err})
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+}
+
+// Run serves until ctx ends or a part fails, then stops all parts and closes
+// everything. Builds that run get a moment to finish; others take them up again
+// at the next start.
+func (a *App) Run(ctx context.Context) error {
+	if err := a.Worker.Recover(ctx, localRunner); err != nil {
+		return errors.Join(err, a.Close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.serve(ctx) })
+	group.Go(func() error { return a.runner.Run(ctx) })
+	group.Go(func() error { return a.Worker.RunReaper(ctx) })
+	group.Go(func() error { return a.Worker.RunSweeper(ctx) })
+	return errors.Join(group.Wait(), a.Close())
+}
+
+// shutdownTime bounds how long requests that run may take once told to stop.
+const shutdownTime = 8 * time.Second
+
+func (a *App) serve(ctx context.Context) error {
+	requests, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	server := &http.Server{
+		Handler: a.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+		WriteTimeout: 10 * time.Minute, MaxHeaderBytes: 32 << 10,
+		BaseContext: func(net.Listener) context.Context { return requests },
+		ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(a.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("cannot serve: %w", err)
+	case <-ctx.Done():
+	}
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	// Streams and long polls end at once; short requests get their answer.
+	time.AfterFunc(500*time.Millisecond, stop)
+	if err := server.Shutdown(deadline); err != nil {
+		return errors.Join(fmt.Errorf("cannot stop serving in time: %w", err), server.Close())
+	}
+	return nil
+}
+
+// Close releases what New has taken. Run calls it.
+func (a *App) Close() error {
+	var errs []error
+	if a.listener != nil {
+		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if a.Store != nil {
+		errs = append(errs, a.Store.Close())
+	}
+	if a.lock != nil {
+		errs = append(errs, os.Remove(a.Config.AddressPath()), a.lock.Unlock())
+		if errors.Is(errs[len(errs)-2], fs.ErrNotExist) {
+			errs[len(errs)-2] = nil
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/client"
+)
+
+type buildsCmd struct {
+	Watch buildsWatchCmd `cmd:"" help:"Follow a build to its end."`
+	Log   buildsLogCmd   `cmd:"" help:"Print a build's log."`
+}
+
+type buildsWatchCmd struct {
+	remote
+	Build string `arg:"" help:"Build id."`
+	After int64  `help:"Begin after this event."`
+	Log   bool   `help:"Print the log too."`
+}
+
+// Run implements the command.
+func (c *buildsWatchCmd) Run(e *env) error {
+	server, err := c.connect()
+	if err != nil {
+		return err
+	}
+	var p progress = &lines{out: e.streams.Err, began: time.Now()}
+	watch := client.Watch{After: c.After}
+	switch {
+	case c.JSON:
+		enc := json.NewEncoder(e.streams.Out)
+		watch.Event = func(event previewd.Event) error { return enc.Encode(event) }
+	case c.Log:
+		watch.Log = func(_ int64, text string) error {
+			_, err := io.WriteString(e.streams.Out, text)
+			return err
+		}
+	default:
+		p = newProgress(e.ctx, e.streams)
+	}
+	if watch.Event == nil {
+		watch.Event = func(event previewd.Event) error {
+			p.event(event)
+			return nil
+		}
+	}
+	if err := server.WatchBuild(e.ctx, c.Build, watch); err != nil {
+		return err
+	}
+	build, err := server.FindBuild(e.ctx, c.Build, 0)
+	if err != nil {
+		return err
+	}
+	if !c.JSON {
+		p.done(build)
+	}
+	if build.Status != previewd.BuildCompleted {
+		return &buildEndedError{build}
+	}
+	return nil
+}
+
+type buildsLogCmd struct {
+	remote
+	Build  string `arg:"" help:"Build id."`
+	Offset int64  `help:"Byte to begin at."`
+	Follow bool   `short:"f" help:"Go on until the build is over."`
+}
+
+// Run implements the command.
+func (c *buildsLogCmd) Run(e *env) error {
+	server, err := c.connect()
+	if err != nil {
+		return err
+	}
+	offset := c.Offset
+	for {
+		chunk, err := server.ReadLog(e.ctx, c.Build, offset, 0)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			err = e.streams.printJSON(map[string]any{
+				"offset": chunk.Offset, "nextOffset": chunk.Next, "complete": chunk.Complete, "text": string(chunk.Data),
+			})
+		} else {
+			_, err = fmt.Fprintf(e.streams.Out, "%s", chunk.Data)
+		}
+		if err != nil || chunk.Complete || !c.Follow && len(chunk.Data) == 0 {
+			return err
+		}
+		if offset = chunk.Next; len(chunk.Data) == 0 {
+			// A build writes its log while its status stays; ask again soon.
+			if _, err := server.FindBuild(e.ctx, c.Build, 500*time.Millisecond); err != nil {
+				return err
+			}
+		}
+	}
+}

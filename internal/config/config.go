@@ -1,0 +1,150 @@
+// Package config is the server's configuration: one struct, filled from flags,
+// PREVIEWD_* variables and a file, then validated as a whole.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+)
+
+// Config says how `previewd serve` runs.
+type Config struct {
+	Addr              string `help:"Address to listen on." default:"127.0.0.1:8080" env:"PREVIEWD_ADDR"`
+	Data              string `help:"Folder for the database, artifacts and tokens; created if missing." default:"./previewd-data" env:"PREVIEWD_DATA" type:"path"`
+	BaseURL           string `help:"URL under which clients reach the API. Default: http://<addr>." env:"PREVIEWD_BASE_URL" placeholder:"URL"`
+	PreviewDomain     string `help:"Domain of previews, with a port if it is not the URL's default. Default: preview.localhost:<port>." env:"PREVIEWD_PREVIEW_DOMAIN" placeholder:"HOST[:PORT]"`
+	AllowSharedDomain bool   `help:"Let previews share the API's registrable domain. Their scripts can then reach its cookies." env:"PREVIEWD_ALLOW_SHARED_DOMAIN"`
+	ServiceToken      string `help:"Service token. Default on loopback: one made in the data folder." env:"PREVIEWD_SERVICE_TOKEN" placeholder:"TOKEN"`
+	Builds            int    `help:"Builds at once. Default: the number of CPUs." env:"PREVIEWD_BUILDS" default:"0" placeholder:"N"`
+	LogLevel          string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
+	LogFormat         string `help:"Form of the log: text or json." enum:"text,json" default:"text" env:"PREVIEWD_LOG_FORMAT"`
+}
+
+const minToken = 16
+
+// Validate reports everything that is wrong, in words that say what to do.
+func (c *Config) Validate() error {
+	var errs []error
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("--addr %q is not HOST:PORT, such as 127.0.0.1:8080", c.Addr))
+	}
+	if c.Data == "" {
+		errs = append(errs, errors.New("--data is empty: name a folder"))
+	}
+	if c.ServiceToken != "" && len(c.ServiceToken) < minToken {
+		errs = append(errs, fmt.Errorf("the service token is shorter than %d characters: make one with `openssl rand -hex 24`", minToken))
+	}
+	if err == nil && c.ServiceToken == "" && !isLoopback(host) {
+		errs = append(errs, fmt.Errorf("--addr %s is open to the network, so a token must be given: set PREVIEWD_SERVICE_TOKEN", c.Addr))
+	}
+	if c.Builds < 0 {
+		errs = append(errs, errors.New("--builds must be 0 or more"))
+	}
+	return errors.Join(append(errs, c.checkDomains())...)
+}
+
+// checkDomains refuses previews on the API's site: their scripts are strangers'.
+func (c *Config) checkDomains() error {
+	if c.BaseURL == "" && c.PreviewDomain == "" {
+		return nil
+	}
+	base, err := url.Parse(c.BaseURL)
+	if c.BaseURL != "" && (err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https") {
+		return fmt.Errorf("--base-url %q is not a URL such as https://previews.example.com", c.BaseURL)
+	}
+	domain := hostOnly(c.PreviewDomain)
+	if domain == "" || c.AllowSharedDomain || domain == "localhost" || strings.HasSuffix(domain, ".localhost") {
+		return nil
+	}
+	if base == nil || base.Host == "" {
+		return errors.New("--preview-domain needs --base-url, to make sure that the two share no registrable domain")
+	}
+	api := base.Hostname()
+	if site(api) == site(domain) {
+		return fmt.Errorf("--preview-domain %s and the API's host %s share the registrable domain %s, so scripts of previews could reach the API's cookies: "+
+			"use another domain, or --allow-shared-domain if you accept that", domain, api, site(api))
+	}
+	return nil
+}
+
+func site(host string) string {
+	if s, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
+		return s
+	}
+	return host
+}
+
+func hostOnly(hostPort string) string {
+	if host, _, err := net.SplitHostPort(hostPort); err == nil {
+		return strings.ToLower(host)
+	}
+	return strings.ToLower(hostPort)
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Complete fills what depends on the address that the server really got.
+func (c *Config) Complete(listening net.Addr) {
+	host, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return
+	}
+	if c.BaseURL == "" {
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			host = "localhost"
+		}
+		c.BaseURL = "http://" + net.JoinHostPort(host, port)
+	}
+	if c.PreviewDomain == "" {
+		c.PreviewDomain = net.JoinHostPort("preview.localhost", port)
+	}
+}
+
+// PreviewHost returns the preview domain without its port.
+func (c *Config) PreviewHost() string { return hostOnly(c.PreviewDomain) }
+
+// PreviewURL returns the URL of the preview host with this label.
+func (c *Config) PreviewURL(label string) string {
+	scheme, _, _ := strings.Cut(c.BaseURL, "://")
+	return scheme + "://" + label + "." + c.PreviewDomain + "/"
+}
+
+// Paths in the data folder.
+func (c *Config) path(name string) string { return filepath.Join(c.Data, name) }
+
+// DatabasePath returns where the SQLite database is.
+func (c *Config) DatabasePath() string { return c.path("previewd.db") }
+
+// ArtifactsPath returns where artifacts are stored.
+func (c *Config) ArtifactsPath() string { return c.path("artifacts") }
+
+// WorkPath returns where builds work; it is emptied at start and stop.
+func (c *Config) WorkPath() string { return c.path("work") }
+
+// LockPath returns the file that keeps a second server out of the folder.
+func (c *Config) LockPath() string { return c.path("lock") }
+
+// TokenPath returns where the local service token is.
+func (c *Config) TokenPath() string { return TokenPath(c.Data) }
+
+// AddressPath returns where a running server says how to reach it.
+func (c *Config) AddressPath() string { return AddressPath(c.Data) }
+
+// TokenPath returns where a data folder's local service token is.
+func TokenPath(data string) string { return filepath.Join(data, "service-token") }
+
+// AddressPath returns where a data folder's server says how to reach it.
+func AddressPath(data string) string { return filepath.Join(data, "address") }

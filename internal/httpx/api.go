@@ -1,0 +1,141 @@
+package httpx
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/go-json-experiment/json"
+
+	"github.com/previewd/previewd"
+)
+
+// NewAPI returns an API on the mux whose description is served under
+// /openapi.json. Names, duplicates and UTF-8 in JSON are taken strictly.
+func NewAPI(mux *http.ServeMux, title, version string) huma.API {
+	useProblems()
+	config := huma.DefaultConfig(title, version)
+	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
+	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"service": {Type: "http", Scheme: "bearer", Description: "A service token."},
+	}
+	strict := huma.Format{
+		Marshal:   huma.DefaultJSONFormat.Marshal,
+		Unmarshal: func(data []byte, v any) error { return json.Unmarshal(data, v) },
+	}
+	config.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	return humago.New(mux, config)
+}
+
+// schemaName names schemas by their type, without the suffixes that tell our
+// types apart.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	return strings.TrimSuffix(name, "Body")
+}
+
+// Access says who may call a route.
+type Access int
+
+// The kinds of callers.
+const (
+	Anyone  Access = iota
+	Service        // a service token
+)
+
+// Route registers a handler. Every error that it returns becomes a problem.
+func Route[I, O any](api huma.API, access Access, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	describe(api, access, &op)
+	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			p := NewProblem(ctx, err)
+			logProblem(ctx, p)
+			if p.RetryAfterMS > 0 {
+				return nil, huma.ErrorWithHeaders(p, http.Header{"Retry-After": {retryAfter(p)}})
+			}
+			return nil, p
+		}
+		return out, nil
+	})
+}
+
+// describe adds to an operation what all share.
+func describe(api huma.API, access Access, op *huma.Operation) {
+	if access == Service {
+		op.Security = []map[string][]string{{"service": {}}}
+	}
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	problem := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")
+	op.Responses["default"] = &huma.Response{
+		Description: "Anything else is a problem (RFC 9457).",
+		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: problem}},
+	}
+}
+
+// Token is a service token: who may call and what the caller is.
+type Token struct {
+	Secret string
+	Caller previewd.Caller
+}
+
+type callerKey struct{}
+
+// CallerOf returns who sent the request that ctx belongs to.
+func CallerOf(ctx context.Context) previewd.Caller {
+	caller, _ := ctx.Value(callerKey{}).(previewd.Caller)
+	caller.RequestID = RequestID(ctx)
+	return caller
+}
+
+// RequireService lets a request pass that bears one of the tokens.
+func RequireService(api huma.API, tokens []Token) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		if len(ctx.Operation().Security) == 0 {
+			next(ctx)
+			return
+		}
+		caller, ok := findCaller(tokens, ctx.Header("Authorization"))
+		if !ok {
+			ctx.SetHeader("WWW-Authenticate", "Bearer")
+			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "", unauthorized(ctx.Context()))
+			return
+		}
+		next(huma.WithValue(ctx, callerKey{}, caller))
+	}
+}
+
+func unauthorized(ctx context.Context) *Problem {
+	p := NewProblem(ctx, &previewd.Error{
+		Code: previewd.CodeUnauthorized, Message: "Send a service token as Authorization: Bearer <token>.",
+	})
+	p.cause = errors.New("no known token")
+	return p
+}
+
+// findCaller compares digests in constant time, so that neither a token's
+// length nor its beginning can be found by timing.
+func findCaller(tokens []Token, header string) (previewd.Caller, bool) {
+	secret, ok := strings.CutPrefix(header, "Bearer ")
+	if !ok {
+		return previewd.Caller{}, false
+	}
+	got := sha256.Sum256([]byte(secret))
+	for _, t := range tokens {
+		want := sha256.Sum256([]byte(t.Secret))
+		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+			return t.Caller, true
+		}
+	}
+	return previewd.Caller{}, false
+}

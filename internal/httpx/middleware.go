@@ -1,0 +1,97 @@
+package httpx
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/telemetry"
+)
+
+type requestInfo struct {
+	id   string
+	path string
+	log  *slog.Logger
+}
+
+type requestInfoKey struct{}
+
+func requestInfoOf(ctx context.Context) requestInfo {
+	info, _ := ctx.Value(requestInfoKey{}).(requestInfo)
+	if info.log == nil {
+		info.log = slog.Default()
+	}
+	return info
+}
+
+// RequestID returns the id of the request that ctx belongs to.
+func RequestID(ctx context.Context) string { return requestInfoOf(ctx).id }
+
+// Ids that callers may give their requests: short and harmless in a log.
+var requestID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+
+// WithRequest gives each request an id, the caller's X-Request-Id if it is
+// harmless, and returns it. A panic becomes an internal problem.
+func WithRequest(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("X-Request-Id")
+		if !requestID.MatchString(id) {
+			id = previewd.NewRequestID()
+		}
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if trace := r.Header.Get("traceparent"); len(trace) == 55 {
+			w.Header().Set("traceparent", trace)
+		}
+		info := requestInfo{id: id, path: r.URL.Path, log: log}
+		r = r.WithContext(context.WithValue(r.Context(), requestInfoKey{}, info))
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			WriteProblem(w, r, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// logProblem writes what the answer does not show. What is the server's fault
+// is an error, the rest is there for whoever is asked about a reference.
+func logProblem(ctx context.Context, p *Problem) {
+	info := requestInfoOf(ctx)
+	level := slog.LevelDebug
+	if p.Status >= 500 {
+		level = slog.LevelError
+	}
+	info.log.Log(ctx, level, "request failed", telemetry.ReferenceID, p.ReferenceID, telemetry.Code, p.Code,
+		telemetry.Status, p.Status, telemetry.RequestID, info.id, telemetry.Path, info.path, telemetry.Error, p.cause)
+}
+
+// Fallback answers what no route of the mux takes: 405 with Allow when another
+// method would have been taken, else 404.
+func Fallback(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodPatch, http.MethodPut} {
+			other := r.Clone(r.Context())
+			other.Method = method
+			if _, pattern := mux.Handler(other); pattern != "/" && pattern != "" && method != r.Method {
+				w.Header().Add("Allow", method)
+			}
+		}
+		if allow := w.Header().Values("Allow"); len(allow) > 0 {
+			WriteProblem(w, r, &previewd.Error{
+				Code: previewd.CodeMethodNotAllowed, Message: "This route does not take " + r.Method + "; see Allow.",
+			})
+			return
+		}
+		WriteProblem(w, r, &previewd.Error{Code: previewd.CodeNotFound, Message: "There is no such route; /docs lists them."})
+	})
+}

@@ -1,0 +1,118 @@
+package runner
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/sandbox"
+)
+
+// ChildArg is the hidden argument that makes the program a build's child.
+const ChildArg = "build-child"
+
+// childRequest is what the parent writes to the child's standard input.
+type childRequest struct {
+	Source string            // folder with the tree
+	Out    string            // empty folder for the site
+	Env    map[string]string // VITE_* of the build
+}
+
+// childMessage is one line of the child's standard output: a line for the
+// build's log, a source file large enough to be worth remembering, or at the
+// end the result.
+type childMessage struct {
+	Log    string       `json:"log,omitempty"`
+	Large  string       `json:"large,omitempty"`
+	Result *childResult `json:"result,omitempty"`
+}
+
+// childResult is what became of a tree. The parent takes none of it on trust:
+// it decides by it what to publish, never where from.
+type childResult struct {
+	Runner    string            `json:"runner"`
+	Reason    string            `json:"reason"`
+	Isolation string            `json:"isolation"`
+	Failure   *previewd.Failure `json:"failure,omitempty"`
+	Built     bool              `json:"built"`               // the site is in Out, else the tree is the site
+	Immutable []string          `json:"immutable,omitempty"` // files whose names hold their hash
+	Fallback  string            `json:"fallback,omitempty"`
+}
+
+// childStack bounds what deep nesting can take before the child dies of it.
+const childStack = 256 << 20
+
+// Child is the whole life of a build's child process: it confines itself, reads
+// a request, works on the tree and writes the result. Strangers' source is
+// parsed here and nowhere else: what kills this process kills one build.
+func Child(stdin io.Reader, stdout io.Writer) (exitCode int) {
+	debug.SetMaxStack(childStack)
+	c := &child{out: bufio.NewWriter(stdout)}
+	var req childRequest
+	if err := json.NewDecoder(stdin).Decode(&req); err != nil {
+		fmt.Fprintln(os.Stderr, "cannot read the request:", err)
+		return 2
+	}
+	level, err := sandbox.Confine(sandbox.Policy{Read: []string{req.Source}, Write: []string{req.Out}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cannot confine the build:", err)
+		return 2
+	}
+	result, err := c.build(req)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cannot build:", err)
+		return 2
+	}
+	result.Isolation = level
+	c.send(childMessage{Result: &result})
+	return 0
+}
+
+type child struct{ out *bufio.Writer }
+
+// send writes through at once: the log must be there when the next file kills
+// the process. A parent that is gone has killed it already.
+func (c *child) send(m childMessage) {
+	line, err := json.Marshal(m)
+	if err != nil {
+		return
+	}
+	_, _ = c.out.Write(append(line, '\n'))
+	_ = c.out.Flush()
+}
+
+func (c *child) logf(format string, args ...any) {
+	c.send(childMessage{Log: fmt.Sprintf(format, args...)})
+}
+
+func (c *child) build(req childRequest) (childResult, error) {
+	root, err := os.OpenRoot(req.Source)
+	if err != nil {
+		return childResult{}, err
+	}
+	defer root.Close()
+	tree, failure := readTree(root.FS())
+	if failure != nil {
+		return childResult{Failure: failure}, nil
+	}
+	choice := choose(tree, func() string { return findBundlerNeed(tree, req.Source) })
+	result := childResult{Runner: choice.Runner, Reason: choice.Reason, Failure: choice.Failure, Fallback: tree.fallback}
+	if choice.Failure != nil {
+		return result, nil
+	}
+	c.logf("runner: %s, because %s", choice.Runner, choice.Reason)
+	if choice.Runner == runnerStatic {
+		return result, nil
+	}
+	b, err := newBundle(c, root, req, tree)
+	if err != nil {
+		return result, err
+	}
+	result.Immutable, result.Failure, err = b.run()
+	result.Built = result.Failure == nil
+	return result, err
+}

@@ -1,0 +1,203 @@
+package runner
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/evanw/esbuild/pkg/api"
+
+	"github.com/previewd/previewd"
+)
+
+// Namespaces of modules that are no files of the tree.
+const (
+	nsPackage = "package" // one that previewd embeds
+	nsPublic  = "public"  // a file of public/: its URL
+	nsInline  = "inline"  // a module written into a page
+)
+
+// refusal is what the guard says of an import that it does not allow. It comes
+// back as the Detail of esbuild's message.
+type refusal struct {
+	code string
+	hint string
+}
+
+// guard resolves imports as Vite does, and lets none out of the tree: neither by
+// path nor by a link. esbuild by itself reads any file of the machine.
+type guard struct {
+	dir     string // the tree, absolute, free of links
+	aliases []alias
+	inline  map[string]moduleScript
+	pages   map[string]string // inline module → its page
+	large   func(file string, size int64)
+}
+
+const largeFile = 512 << 10
+
+// resolved marks a request that the guard itself makes of esbuild's resolver.
+type resolved struct{}
+
+func (g *guard) setup(b api.PluginBuild) {
+	b.OnResolve(api.OnResolveOptions{Filter: ".*"}, func(args api.OnResolveArgs) (api.OnResolveResult, error) {
+		if _, again := args.PluginData.(resolved); again {
+			return api.OnResolveResult{}, nil
+		}
+		return g.resolve(b, args), nil
+	})
+	b.OnLoad(api.OnLoadOptions{Filter: ".*"}, func(args api.OnLoadArgs) (api.OnLoadResult, error) {
+		return g.load(args)
+	})
+}
+
+func refuse(code, hint, format string, args ...any) api.OnResolveResult {
+	return api.OnResolveResult{Errors: []api.Message{{
+		Text: fmt.Sprintf(format, args...), Detail: refusal{code, hint},
+	}}}
+}
+
+func (g *guard) resolve(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveResult {
+	spec := args.Path
+	switch {
+	case args.Kind == api.ResolveEntryPoint:
+		if _, ok := g.inline[spec]; ok {
+			return api.OnResolveResult{Path: spec, Namespace: nsInline}
+		}
+		return g.find(b, args, "./"+spec, g.dir)
+	case hasScheme(spec) && !strings.HasPrefix(spec, "node:"), strings.HasPrefix(spec, "//"):
+		return api.OnResolveResult{Path: spec, External: true}
+	case strings.HasPrefix(spec, "#"):
+		if args.Kind == api.ResolveCSSURLToken {
+			return api.OnResolveResult{Path: spec, External: true}
+		}
+		return g.find(b, args, spec, args.ResolveDir) // package.json "imports"
+	case args.Namespace == nsPackage:
+		return g.packageImport(spec)
+	case strings.HasPrefix(spec, "/"):
+		return g.rooted(b, args)
+	case spec == "." || spec == ".." || strings.HasPrefix(spec, "./") || strings.HasPrefix(spec, "../"):
+		return g.find(b, args, spec, args.ResolveDir)
+	case args.Kind == api.ResolveCSSURLToken || args.Kind == api.ResolveCSSImportRule:
+		return g.find(b, args, "./"+spec, args.ResolveDir) // in CSS a bare reference is relative
+	}
+	return g.bare(b, args)
+}
+
+// rooted resolves "/x": a file of the tree, or of public/, which is served
+// under this very URL. It never means the machine's root.
+func (g *guard) rooted(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveResult {
+	name := filepath.Clean(stripQuery(args.Path))
+	if info, err := os.Lstat(filepath.Join(g.dir, "public", name)); err == nil && info.Mode().IsRegular() {
+		if args.Kind == api.ResolveCSSURLToken || args.Kind == api.ResolveCSSImportRule {
+			return api.OnResolveResult{Path: args.Path, External: true}
+		}
+		return api.OnResolveResult{Path: name, Namespace: nsPublic}
+	}
+	return g.find(b, args, "."+args.Path, g.dir)
+}
+
+// find lets esbuild resolve a path or a package of the tree and checks where
+// that leads.
+func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from string) api.OnResolveResult {
+	name, suffix := spec, ""
+	if i := strings.IndexAny(spec[1:], "?#"); i >= 0 && !strings.HasPrefix(spec, "#") {
+		name, suffix = spec[:i+1], spec[i+1:]
+	}
+	if strings.HasPrefix(name, ".") && !inside(g.dir, filepath.Join(from, name)) {
+		return refuse(previewd.FailUnsafePath, "Import files of the project only.", "Import %q leaves the project.", args.Path)
+	}
+	found := b.Resolve(name, api.ResolveOptions{ResolveDir: from, Kind: kindFor(args.Kind), Importer: args.Importer, PluginData: resolved{}})
+	if len(found.Errors) > 0 {
+		return refuse(previewd.FailBundle, "", "Cannot find %q.", args.Path)
+	}
+	if found.External || found.Namespace != "" && found.Namespace != "file" {
+		return api.OnResolveResult{Path: found.Path, External: found.External, Namespace: found.Namespace}
+	}
+	if real, err := filepath.EvalSymlinks(found.Path); err != nil || !inside(g.dir, real) {
+		return refuse(previewd.FailUnsafePath, "Import files of the project only; links out of it are not followed.",
+			"Import %q leads out of the project.", args.Path)
+	}
+	effects := api.SideEffectsTrue
+	if !found.SideEffects {
+		effects = api.SideEffectsFalse
+	}
+	return api.OnResolveResult{Path: found.Path, Suffix: suffix, SideEffects: effects}
+}
+
+// kindFor turns the kind of an entry point, which esbuild's resolver would look
+// for like a command-line argument, into that of an import.
+func kindFor(kind api.ResolveKind) api.ResolveKind {
+	if kind == api.ResolveEntryPoint {
+		return api.ResolveJSImportStatement
+	}
+	return kind
+}
+
+// bare resolves a package: one that an alias of tsconfig.json means, that the
+// tree brings along in node_modules, or that previewd embeds.
+func (g *guard) bare(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveResult {
+	for _, candidate := range expandAliases(g.aliases, args.Path) {
+		if result := g.find(b, args, "./"+candidate, g.dir); len(result.Errors) == 0 || result.Errors[0].Detail.(refusal).code == previewd.FailUnsafePath {
+			return result
+		}
+	}
+	name := packageName(args.Path)
+	if info, err := os.Stat(filepath.Join(g.dir, "node_modules", name)); err == nil && info.IsDir() {
+		return g.find(b, args, args.Path, args.ResolveDir)
+	}
+	if file, ok := embedded[args.Path]; ok {
+		return api.OnResolveResult{Path: file, Namespace: nsPackage}
+	}
+	hint := "Without npm a project can import its own files, preact and react. Remove the import, or send the package's files along."
+	return refuse(previewd.FailDependencyUnavailable, hint, "Package %q is not available: %q is neither a file of the project nor a package that previewd brings along.", name, args.Path)
+}
+
+// packageImport resolves what an embedded package imports: other embedded ones.
+func (g *guard) packageImport(spec string) api.OnResolveResult {
+	if file, ok := embedded[spec]; ok {
+		return api.OnResolveResult{Path: file, Namespace: nsPackage}
+	}
+	return refuse(previewd.FailDependencyUnavailable, "", "An embedded package imports %q, which is not embedded.", spec)
+}
+
+func (g *guard) load(args api.OnLoadArgs) (api.OnLoadResult, error) {
+	switch args.Namespace {
+	case nsPackage:
+		raw, err := packageFS.ReadFile("packages/" + args.Path)
+		source := string(raw)
+		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS, ResolveDir: "/"}, err
+	case nsPublic:
+		source := fmt.Sprintf("export default %q", args.Path)
+		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
+	case nsInline:
+		script := g.inline[args.Path]
+		source := strings.Repeat("\n", script.line-1) + script.inline // keeps the page's line numbers
+		dir := filepath.Join(g.dir, filepath.Dir(g.pages[args.Path]))
+		return api.OnLoadResult{Contents: &source, Loader: api.LoaderTS, ResolveDir: dir}, nil
+	}
+	return g.loadFile(args)
+}
+
+// loadFile is the second line: whatever way esbuild came to a file, it is not
+// read unless it lies in the tree.
+func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
+	real, err := filepath.EvalSymlinks(args.Path)
+	if err != nil || !inside(g.dir, real) {
+		return api.OnLoadResult{Errors: []api.Message{{
+			Text:   fmt.Sprintf("File %q is not in the project.", filepath.Base(args.Path)),
+			Detail: refusal{code: previewd.FailUnsafePath, hint: "Import files of the project only."},
+		}}}, nil
+	}
+	if info, err := os.Stat(real); err == nil && info.Size() > largeFile {
+		g.large(args.Path, info.Size())
+	}
+	loader, special := map[string]api.Loader{"?raw": api.LoaderText, "?url": api.LoaderFile}[args.Suffix]
+	if !special {
+		return api.OnLoadResult{}, nil
+	}
+	raw, err := os.ReadFile(real)
+	source := string(raw)
+	return api.OnLoadResult{Contents: &source, Loader: loader}, err
+}

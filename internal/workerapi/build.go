@@ -1,0 +1,170 @@
+package workerapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/httpx"
+)
+
+type createBuildInput struct {
+	ProjectID      string `path:"projectId"`
+	IdempotencyKey string `header:"Idempotency-Key" doc:"Makes the request safe to repeat."`
+	Body           createBuildBody
+}
+
+type createBuildBody struct {
+	Prompt        string         `json:"prompt,omitempty" doc:"At most 32 KiB."`
+	TemplateFiles templateFiles  `json:"templateFiles,omitempty"`
+	Metadata      map[string]any `json:"metadata,omitempty" doc:"As for a new project; at most 16 KiB."`
+}
+
+type createBuildOutput struct {
+	Location string `header:"Location"`
+	Body     *previewd.Build
+}
+
+func (s *Server) createBuild(ctx context.Context, in *createBuildInput) (*createBuildOutput, error) {
+	files, err := in.Body.TemplateFiles.files()
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseKey(in.IdempotencyKey)
+	if err != nil {
+		return nil, err
+	}
+	build, err := s.Worker.CreateBuild(ctx, previewd.CreateBuildRequest{
+		ProjectID: in.ProjectID, Prompt: in.Body.Prompt, TemplateFiles: files, Metadata: in.Body.Metadata,
+		IdempotencyKey: key, Caller: httpx.CallerOf(ctx),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &createBuildOutput{Location: "/v1/builds/" + build.ID, Body: build}, nil
+}
+
+type getBuildInput struct {
+	BuildID string `path:"buildId"`
+	Wait    string `query:"wait" doc:"Wait up to this long, such as 30s, for the status to change or the build to end; at most 60s." example:"30s"`
+}
+
+type buildOutput struct {
+	Body *previewd.Build
+}
+
+const maxWait = 60 * time.Second
+
+func (s *Server) getBuild(ctx context.Context, in *getBuildInput) (*buildOutput, error) {
+	wait, err := parseWait(in.Wait)
+	if err != nil {
+		return nil, err
+	}
+	build, err := s.Worker.FindBuild(ctx, in.BuildID, wait)
+	if err != nil {
+		return nil, err
+	}
+	return &buildOutput{Body: build}, nil
+}
+
+func parseWait(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	if seconds, err := strconv.Atoi(text); err == nil {
+		text = strconv.Itoa(seconds) + "s"
+	}
+	wait, err := time.ParseDuration(text)
+	if err != nil || wait < 0 {
+		return 0, &previewd.Error{Code: previewd.CodeInvalid, Message: "wait must be a duration such as 30s.", Details: "query.wait"}
+	}
+	return min(wait, maxWait), nil
+}
+
+type buildEventsInput struct {
+	BuildID     string `path:"buildId"`
+	After       string `query:"after" doc:"Resume after this event's id."`
+	LastEventID string `header:"Last-Event-ID" doc:"As after; it goes before it."`
+	Log         bool   `query:"log" doc:"Stream the log too, as log frames."`
+}
+
+// eventStream describes a stream of events.
+func (s *Server) eventStream(path, id, summary string) huma.Operation {
+	o := op(http.MethodGet, path, id, summary)
+	o.Description = "Server-sent events. Each event's data is an Event and its id resumes after it; `log` frames carry the log, " +
+		"`end` closes the stream of a build that is over. A client that has seen everything gets a 204."
+	event := huma.SchemaFromType(s.api.OpenAPI().Components.Schemas, eventType)
+	o.Responses = map[string]*huma.Response{
+		"200": {Description: "The stream.", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: event}}},
+		"204": {Description: "The build is over and the client has seen all of it."},
+	}
+	return o
+}
+
+func (s *Server) streamBuildEvents(ctx context.Context, in *buildEventsInput) (*huma.StreamResponse, error) {
+	cursor := in.LastEventID
+	if cursor == "" {
+		cursor = in.After
+	}
+	var after int64
+	if cursor != "" {
+		var err error
+		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil || after < 0 {
+			return nil, &previewd.Error{Code: previewd.CodeInvalid, Message: "The cursor is no event id.", Details: cursor}
+		}
+	}
+	build, err := s.Worker.FindBuild(ctx, in.BuildID, 0)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.Events.ListBuildEvents(ctx, in.BuildID, after, 1)
+	if err != nil {
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		r, w := humago.Unwrap(hc)
+		if cursor != "" && build.Status.Terminal() && len(rest) == 0 {
+			w.WriteHeader(http.StatusNoContent) // tells EventSource not to come back
+			return
+		}
+		follower := httpx.BuildFollower{Source: s.Events, Hints: s.Hints, Build: build, After: after, Log: in.Log}
+		if stream, err := httpx.NewStream(w); err == nil {
+			_ = follower.Run(r.Context(), stream) // a reader that has gone away resumes by its cursor
+		}
+	}}, nil
+}
+
+type readLogInput struct {
+	BuildID string `path:"buildId"`
+	Offset  int64  `query:"offset" minimum:"0" doc:"Byte to begin at: 0, or what Log-Next-Offset said."`
+	Limit   int    `query:"limit" minimum:"0" maximum:"262144" doc:"Most bytes to return; default 262144."`
+}
+
+type readLogOutput struct {
+	ContentType string `header:"Content-Type"`
+	Next        int64  `header:"Log-Next-Offset" doc:"Where to read on."`
+	Complete    bool   `header:"Log-Complete" doc:"true when the build is over and this is the end of its log."`
+	Body        []byte
+}
+
+func logText(path, id, summary string) huma.Operation {
+	o := op(http.MethodGet, path, id, summary)
+	o.Responses = map[string]*huma.Response{"200": {
+		Description: "The log's bytes from offset on.",
+		Content:     map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}},
+	}}
+	return o
+}
+
+func (s *Server) readLog(ctx context.Context, in *readLogInput) (*readLogOutput, error) {
+	chunk, err := s.Worker.ReadLog(ctx, in.BuildID, in.Offset, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return &readLogOutput{ContentType: "text/plain; charset=utf-8", Next: chunk.Next, Complete: chunk.Complete, Body: chunk.Data}, nil
+}

@@ -1,0 +1,103 @@
+package workerapi
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/httpx"
+)
+
+var eventType = reflect.TypeFor[previewd.Event]()
+
+type pageInput struct {
+	Cursor string `query:"cursor" doc:"nextCursor of the page before."`
+	Limit  int    `query:"limit" minimum:"0" maximum:"200" doc:"Most items to return; default 50."`
+}
+
+func (p pageInput) page() previewd.Page { return previewd.Page{Cursor: p.Cursor, Limit: p.Limit} }
+
+type listProjectsInput struct {
+	pageInput
+	UserID string `query:"userId" doc:"Only this user's."`
+}
+
+type listProjectsOutput struct {
+	Body *previewd.ProjectPage
+}
+
+func (s *Server) listProjects(ctx context.Context, in *listProjectsInput) (*listProjectsOutput, error) {
+	page, err := s.Worker.ListProjects(ctx, previewd.ProjectFilter{UserID: in.UserID, Page: in.page()})
+	if err != nil {
+		return nil, err
+	}
+	return &listProjectsOutput{Body: page}, nil
+}
+
+type projectInput struct {
+	ProjectID string `path:"projectId"`
+}
+
+type projectOutput struct {
+	Body *previewd.Project
+}
+
+func (s *Server) getProject(ctx context.Context, in *projectInput) (*projectOutput, error) {
+	project, err := s.Worker.FindProject(ctx, in.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	return &projectOutput{Body: project}, nil
+}
+
+type listVersionsInput struct {
+	pageInput
+	ProjectID string `path:"projectId"`
+}
+
+type listVersionsOutput struct {
+	Body *previewd.VersionPage
+}
+
+func (s *Server) listVersions(ctx context.Context, in *listVersionsInput) (*listVersionsOutput, error) {
+	page, err := s.Worker.ListVersions(ctx, in.ProjectID, in.page())
+	if err != nil {
+		return nil, err
+	}
+	return &listVersionsOutput{Body: page}, nil
+}
+
+type activateVersionInput struct {
+	ProjectID string `path:"projectId"`
+	Number    int64  `path:"number" minimum:"1"`
+}
+
+type versionOutput struct {
+	Body *previewd.Version
+}
+
+func (s *Server) activateVersion(ctx context.Context, in *activateVersionInput) (*versionOutput, error) {
+	version, err := s.Worker.ActivateVersion(ctx, previewd.ActivateVersionRequest{
+		ProjectID: in.ProjectID, Number: in.Number, Caller: httpx.CallerOf(ctx),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &versionOutput{Body: version}, nil
+}
+
+type listTemplatesOutput struct {
+	Body templatesBody
+}
+
+type templatesBody struct {
+	Templates []previewd.Template `json:"templates" nullable:"false"`
+}
+
+func (s *Server) listTemplates(ctx context.Context, _ *struct{}) (*listTemplatesOutput, error) {
+	templates, err := s.Worker.ListTemplates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &listTemplatesOutput{Body: templatesBody{Templates: templates}}, nil
+}

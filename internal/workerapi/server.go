@@ -1,0 +1,74 @@
+// Package workerapi is the worker's HTTP API, /v1.
+package workerapi
+
+import (
+	_ "embed"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/httpx"
+)
+
+// Config is everything a Server needs.
+type Config struct {
+	Worker  previewd.Worker
+	Events  httpx.BuildSource // of the builds that are followed
+	Hints   httpx.Hints
+	Tokens  []httpx.Token
+	Version string
+}
+
+// Server answers /v1.
+type Server struct {
+	Config
+	api huma.API
+}
+
+// Register puts the API's routes on the mux.
+func Register(mux *http.ServeMux, cfg Config) *Server {
+	api := httpx.NewAPI(mux, "previewd worker", cfg.Version)
+	api.OpenAPI().Info.Description = description
+	s := &Server{Config: cfg, api: api}
+	api.UseMiddleware(httpx.RequireService(api, cfg.Tokens))
+	s.routes(api)
+	mux.Handle("GET /docs", httpx.Docs(api.OpenAPI()))
+	return s
+}
+
+// OpenAPI returns the API's description, version 3.1, as YAML.
+func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().YAML() }
+
+//go:embed description.md
+var description string
+
+func (s *Server) routes(api huma.API) {
+	const (
+		get, post = http.MethodGet, http.MethodPost
+		any, svc  = httpx.Anyone, httpx.Service
+	)
+	httpx.Route(api, svc, created(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build"), s.createPreview)
+	httpx.Route(api, svc, created(post, "/v1/projects/{projectId}/builds", "create-build", "Create the next build of a project"), s.createBuild)
+	httpx.Route(api, svc, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
+	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}", "get-project", "Read a project"), s.getProject)
+	httpx.Route(api, svc, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
+	httpx.Route(api, svc, s.eventStream("/v1/builds/{buildId}/events", "stream-build-events", "Follow a build"), s.streamBuildEvents)
+	httpx.Route(api, svc, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
+	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
+	httpx.Route(api, svc, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
+	httpx.Route(api, any, op(get, "/v1/templates", "list-templates", "List the built-in templates"), s.listTemplates)
+}
+
+func op(method, path, id, summary string) huma.Operation {
+	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"worker"}}
+}
+
+// maxCreateBody holds the largest tree as base64 in JSON.
+const maxCreateBody = 96 << 20
+
+func created(method, path, id, summary string) huma.Operation {
+	o := op(method, path, id, summary)
+	o.DefaultStatus, o.MaxBodyBytes = http.StatusCreated, maxCreateBody
+	return o
+}
