@@ -247,9 +247,11 @@ func TestKeyIsBoundToItsRequest(t *testing.T) {
 		require.Equal(t, first.BuildID, again.BuildID)
 
 		changes := map[string]func(*previewd.CreatePreviewRequest){
-			"Prompt":   func(r *previewd.CreatePreviewRequest) { r.Prompt += "!" },
-			"User":     func(r *previewd.CreatePreviewRequest) { r.UserID = "user-2" },
-			"Files":    func(r *previewd.CreatePreviewRequest) { r.TemplateFiles = previewd.Files{"index.html": []byte("other")} },
+			"Prompt": func(r *previewd.CreatePreviewRequest) { r.Prompt += "!" },
+			"User":   func(r *previewd.CreatePreviewRequest) { r.UserID = "user-2" },
+			"Files": func(r *previewd.CreatePreviewRequest) {
+				r.TemplateFiles = previewd.Files{"index.html": []byte("other")}
+			},
 			"Metadata": func(r *previewd.CreatePreviewRequest) { r.Metadata = map[string]any{"a": 1} },
 		}
 		for name, change := range changes {
@@ -493,7 +495,9 @@ func TestReaperEndsWhatNobodyTakes(t *testing.T) {
 func TestReaperEndsACancelThatNobodyAcknowledges(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, func(c *worker.Config) { c.Timeouts = worker.Timeouts{Queue: time.Hour, Build: time.Minute, Cancel: time.Nanosecond} })
+		f := setup(t, db, func(c *worker.Config) {
+			c.Timeouts = worker.Timeouts{Queue: time.Hour, Build: time.Minute, Cancel: time.Nanosecond}
+		})
 		p := f.create()
 		zombie := f.claim()
 		f.rebuild(p.ProjectID)
