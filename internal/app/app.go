@@ -184,7 +184,8 @@ func (a *App) health(mux *http.ServeMux) {
 // everything. Builds that run get a moment to finish; others take them up again
 // at the next start.
 func (a *App) Run(ctx context.Context) error {
-	if err := a.Worker.Recover(ctx, localRunner); err != nil {
+	// Short, and needed by the next start if this one is stopped at once.
+	if err := a.Worker.Recover(context.WithoutCancel(ctx), localRunner); err != nil {
 		return errors.Join(err, a.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)

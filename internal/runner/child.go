@@ -44,7 +44,7 @@ type childResult struct {
 }
 
 // childStack bounds what deep nesting can take before the child dies of it.
-const childStack = 256 << 20
+const childStack = 64 << 20
 
 // Child is the whole life of a build's child process: it confines itself, reads
 // a request, works on the tree and writes the result. Strangers' source is

@@ -39,7 +39,7 @@ type dispatcher struct {
 	steps    []string
 	log      bytes.Buffer
 	canceled bool
-	lost     bool
+	lost     string // the build whose lease is lost
 }
 
 func (d *dispatcher) ClaimBuild(ctx context.Context, _ string, _ time.Duration) (*previewd.Claim, error) {
@@ -51,10 +51,10 @@ func (d *dispatcher) ClaimBuild(ctx context.Context, _ string, _ time.Duration) 
 	}
 }
 
-func (d *dispatcher) HeartbeatBuild(context.Context, previewd.Lease) (bool, error) {
+func (d *dispatcher) HeartbeatBuild(_ context.Context, lease previewd.Lease) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.lost {
+	if d.lost == lease.BuildID {
 		return false, &previewd.Error{Code: previewd.CodeLeaseLost}
 	}
 	return d.canceled, nil
@@ -247,13 +247,13 @@ func TestStopReleasesTheBuild(t *testing.T) {
 func TestLostLeaseStopsTheBuildSilently(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.lost = true
-	b.claim(hugeTree(), func(c *previewd.Claim) { c.LeaseFor = 30 * time.Millisecond })
-	b.mu.Lock()
-	b.lost = false
-	b.mu.Unlock()
+	b.claim(hugeTree(), func(c *previewd.Claim) {
+		c.LeaseFor = 30 * time.Millisecond
+		b.lost = c.BuildID
+	})
 	o := b.build(map[string]string{"index.html": "next"}) // the slot is free again, and nothing was said of the first
 	require.Equal(t, previewd.OutcomeCompleted, o.Kind)
+	require.Equal(t, "static", o.Runner)
 }
 
 func TestCorruptSourceIsOurFault(t *testing.T) {

@@ -10,15 +10,16 @@ import (
 
 var eventType = reflect.TypeFor[previewd.Event]()
 
-type pageInput struct {
+// PageInput is exported because huma reads only exported embedded fields.
+type PageInput struct {
 	Cursor string `query:"cursor" doc:"nextCursor of the page before."`
 	Limit  int    `query:"limit" minimum:"0" maximum:"200" doc:"Most items to return; default 50."`
 }
 
-func (p pageInput) page() previewd.Page { return previewd.Page{Cursor: p.Cursor, Limit: p.Limit} }
+func (p PageInput) page() previewd.Page { return previewd.Page{Cursor: p.Cursor, Limit: p.Limit} }
 
 type listProjectsInput struct {
-	pageInput
+	PageInput
 	UserID string `query:"userId" doc:"Only this user's."`
 }
 
@@ -51,7 +52,7 @@ func (s *Server) getProject(ctx context.Context, in *projectInput) (*projectOutp
 }
 
 type listVersionsInput struct {
-	pageInput
+	PageInput
 	ProjectID string `path:"projectId"`
 }
 
