@@ -3,6 +3,7 @@ package previewd
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"unicode/utf8"
@@ -89,7 +90,7 @@ func decodeFile(name string, raw json.RawMessage) ([]byte, error) {
 	if path.Ext(name) == ".json" {
 		return raw, nil
 	}
-	return nil, fmt.Errorf("is neither text nor a file object")
+	return nil, errors.New("is neither text nor a file object")
 }
 
 // fileObject reads raw as a file: an object with a string "content" and no

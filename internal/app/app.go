@@ -126,7 +126,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := os.WriteFile(a.Config.LockPath(), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return fmt.Errorf("cannot write the lock: %w", err)
 	}
-	if a.listener, err = net.Listen("tcp", a.Config.Addr); err != nil {
+	if a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.Config.Addr); err != nil {
 		return fmt.Errorf("cannot listen: %w; name another address with --addr", err)
 	}
 	a.Config.Complete(a.listener.Addr())

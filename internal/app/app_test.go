@@ -79,13 +79,13 @@ func (s *server) create(body string, header ...string) previewd.Preview {
 }
 
 // wait waits for a build's end.
-func (s *server) wait(buildID string) previewd.Build {
+func (s *server) wait(buildID string) {
 	s.t.Helper()
 	for {
 		b, err := s.client().FindBuild(s.t.Context(), buildID, 10*time.Second)
 		require.NoError(s.t, err)
 		if b.Status.Terminal() {
-			return *b
+			return
 		}
 	}
 }
@@ -264,7 +264,7 @@ func TestEventsResume(t *testing.T) {
 	}
 	all := ids("")
 	require.GreaterOrEqual(t, len(all), 7)
-	for cut := 0; cut < len(all)-1; cut++ {
+	for cut := range len(all) - 1 {
 		require.Equal(t, all[cut+1:], ids("?after="+all[cut]))
 		require.Equal(t, all[cut+1:], ids("?after=1", "Last-Event-ID", all[cut]), "the header goes before")
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -21,7 +22,7 @@ func strictYAML(r io.Reader) (kong.Resolver, error) {
 		return nil, err
 	}
 	settings := map[string]any{}
-	if err := yaml.NewDecoder(bytes.NewReader(raw)).Decode(&settings); err != nil && err != io.EOF {
+	if err := yaml.NewDecoder(bytes.NewReader(raw)).Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("cannot read the config file: %w", err)
 	}
 	return &yamlResolver{settings}, nil

@@ -6,8 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -116,7 +116,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	_ = json.NewEncoder(w).Encode(p)
 }
 
-func retryAfter(p *Problem) string { return fmt.Sprint((p.RetryAfterMS + 999) / 1000) }
+func retryAfter(p *Problem) string { return strconv.FormatInt((p.RetryAfterMS+999)/1000, 10) }
 
 // huma makes its own errors through package variables. They are set once, to
 // the same functions for all APIs of the process.

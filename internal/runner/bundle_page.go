@@ -44,7 +44,7 @@ func (r *pageRewriter) visit(t *htmlToken) {
 		}
 	}
 	if changed {
-		text := t.Token.String()
+		text := t.String()
 		t.out = &text
 	}
 }

@@ -115,7 +115,7 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 	if found.External || found.Namespace != "" && found.Namespace != "file" {
 		return api.OnResolveResult{Path: found.Path, External: found.External, Namespace: found.Namespace}
 	}
-	if real, err := filepath.EvalSymlinks(found.Path); err != nil || !inside(g.dir, real) {
+	if _, ok := resolveInside(g.dir, found.Path); !ok {
 		return refuse(previewd.FailUnsafePath, "Import files of the project only; links out of it are not followed.",
 			"Import %q leads out of the project.", args.Path)
 	}
@@ -183,8 +183,8 @@ func (g *guard) load(args api.OnLoadArgs) (api.OnLoadResult, error) {
 // loadFile is the second line: whatever way esbuild came to a file, it is not
 // read unless it lies in the tree.
 func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
-	real, err := filepath.EvalSymlinks(args.Path)
-	if err != nil || !inside(g.dir, real) {
+	real, ok := resolveInside(g.dir, args.Path)
+	if !ok {
 		return api.OnLoadResult{Errors: []api.Message{{
 			Text:   fmt.Sprintf("File %q is not in the project.", filepath.Base(args.Path)),
 			Detail: refusal{code: previewd.FailUnsafePath, hint: "Import files of the project only."},

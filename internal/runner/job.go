@@ -104,7 +104,7 @@ func (j *job) unpack(ctx context.Context) error {
 	files := 0
 	for {
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err == nil {

@@ -104,7 +104,7 @@ func (s *moduleScan) setup(b api.PluginBuild) {
 	})
 	b.OnLoad(api.OnLoadOptions{Filter: ".*"}, func(args api.OnLoadArgs) (api.OnLoadResult, error) {
 		source := ""
-		if real, err := filepath.EvalSymlinks(args.Path); err == nil && inside(s.dir, real) {
+		if real, ok := resolveInside(s.dir, args.Path); ok {
 			raw, err := os.ReadFile(real)
 			if err != nil {
 				return api.OnLoadResult{}, err
@@ -116,6 +116,13 @@ func (s *moduleScan) setup(b api.PluginBuild) {
 		}
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
 	})
+}
+
+// resolveInside follows a file's links and reports whether that leads to
+// something in the folder.
+func resolveInside(dir, file string) (real string, ok bool) {
+	real, err := filepath.EvalSymlinks(file)
+	return real, err == nil && inside(dir, real)
 }
 
 // inside reports whether a cleaned absolute path lies in a folder.

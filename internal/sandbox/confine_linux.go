@@ -39,7 +39,7 @@ func Confine(p Policy) (level string, err error) {
 	// When memory runs out the kernel takes the child and leaves the server.
 	// Without /proc there is nothing to write to, and no harm.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
-	if abi, err := ll.LandlockGetABIVersion(); err != nil || abi < 1 {
+	if !hasLandlock() {
 		return LevelProcess, nil
 	}
 	err = landlock.V6.BestEffort().Restrict(landlock.RODirs(p.Read...), landlock.RWDirs(p.Write...))
@@ -47,4 +47,9 @@ func Confine(p Policy) (level string, err error) {
 		return "", fmt.Errorf("cannot restrict paths: %w", err)
 	}
 	return LevelLandlock, nil
+}
+
+func hasLandlock() bool {
+	abi, err := ll.LandlockGetABIVersion()
+	return err == nil && abi >= 1
 }

@@ -77,7 +77,7 @@ func (db *DB) Tx(ctx context.Context, fn func(tx *DB) error) error {
 	if err != nil {
 		return db.engine.translate(err)
 	}
-	defer t.rollback() // does nothing after a commit
+	defer func() { _ = t.rollback() }() // does nothing after a commit
 	if err := fn(&DB{engine: db.engine, q: t, inTx: true, now: t.clock()}); err != nil {
 		return err
 	}

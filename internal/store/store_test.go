@@ -75,12 +75,12 @@ func TestReadersDoNotWrite(t *testing.T) {
 func TestConstraintsRefuse(t *testing.T) {
 	t.Parallel()
 	refused := map[string]func(ctx context.Context, tx *store.DB, b *store.Build) error{
-		"SecondProjectOfAKey": func(ctx context.Context, tx *store.DB, b *store.Build) error {
+		"SecondProjectOfAKey": func(ctx context.Context, tx *store.DB, _ *store.Build) error {
 			return tx.InsertProject(ctx, store.NewProject{
 				ID: previewd.NewID(), OwnerID: "u", CreatePrincipal: "svc", CreateKey: "key", CreatedByService: "s", IDSource: "server", Events: 1,
 			})
 		},
-		"ProjectWithoutBuild": func(ctx context.Context, tx *store.DB, b *store.Build) error {
+		"ProjectWithoutBuild": func(ctx context.Context, tx *store.DB, _ *store.Build) error {
 			orphan := newBuild(previewd.NewID())
 			orphan.QueuedAt, orphan.State.RunnableAt = tx.Now(), tx.Now()
 			return tx.InsertBuild(ctx, orphan) // its project does not exist: refused at commit

@@ -71,21 +71,24 @@ func Program(tb testing.TB) string {
 	return program
 }
 
+var programDir string // "" until the program is built
+
 var buildProgram = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "previewd-test-program-")
 	if err != nil {
 		return "", err
 	}
+	programDir = dir
 	program := filepath.Join(dir, "previewd")
 	cmd := exec.Command("go", "build", "-o", program, "github.com/previewd/previewd/cmd/previewd")
 	cmd.Stderr = os.Stderr
 	return program, cmd.Run()
 })
 
-// RemoveProgram removes what Program has built; TestMain calls it.
+// RemoveProgram removes what Program has built; TestMain calls it after all tests.
 func RemoveProgram() {
-	if program, err := buildProgram(); err == nil {
-		os.RemoveAll(filepath.Dir(program))
+	if programDir != "" {
+		os.RemoveAll(programDir)
 	}
 }
 

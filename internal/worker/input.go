@@ -95,7 +95,7 @@ func checkFiles(files previewd.Files, limits Limits) error {
 		seen[fold.String(name)] = name
 	}
 	for name := range files {
-		for dir, _, more := cutLast(name); more; dir, _, more = cutLast(dir) {
+		for dir, more := parent(name); more; dir, more = parent(dir) {
 			if file, taken := seen[fold.String(dir)]; taken {
 				return badPath(name, fmt.Sprintf("needs a folder where %q is a file", file))
 			}
@@ -114,12 +114,10 @@ func badPath(name, why string) error {
 	}
 }
 
-func cutLast(name string) (dir, base string, found bool) {
+// parent returns the folder that a path lies in, false at the top.
+func parent(name string) (dir string, found bool) {
 	i := strings.LastIndexByte(name, '/')
-	if i < 0 {
-		return "", name, false
-	}
-	return name[:i], name[i+1:], true
+	return name[:max(i, 0)], i >= 0
 }
 
 // Names that Windows takes for devices, whatever their extension.

@@ -54,7 +54,7 @@ func loadTemplate(dir string) (t builtinTemplate, err error) {
 		t.files[strings.TrimPrefix(name, root)] = content
 		return err
 	})
-	t.Template.Files, t.Template.Bytes = len(t.files), t.files.Size()
+	t.Files, t.Bytes = len(t.files), t.files.Size()
 	return t, err
 }
 

@@ -1,0 +1,65 @@
+# Every target works on a fresh machine with Go and git.
+SHELL := /bin/bash
+GO ?= go
+BIN := bin
+LINT := $(BIN)/golangci-lint
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: dev
+dev: ## Run a server on ./previewd-data
+	$(GO) run ./cmd/previewd serve --log-level debug
+
+.PHONY: test
+test: ## Run all tests
+	$(GO) test ./...
+
+.PHONY: race
+race: ## Run all tests with the race detector
+	$(GO) test -race ./...
+
+.PHONY: check
+check: format vet lint verify race ## All that a change must pass: format, vet, lint, generated files, races
+
+.PHONY: format
+format: ## Fail when a file is not formatted
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w:"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(LINT) ## Run the linters
+	$(LINT) run ./...
+
+# The linter has a module of its own, so that its dependencies are not ours.
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: generate
+generate: ## Write generated files: api/openapi.yaml
+	$(GO) test ./internal/workerapi -run TestOpenAPIIsGolden -update
+
+.PHONY: verify
+verify: ## Fail when generated files or go.mod are not up to date
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+	$(GO) test ./internal/workerapi -run TestOpenAPIIsGolden
+
+.PHONY: torture
+torture: ## Kill a real server 50 times while clients create projects
+	$(GO) test ./cmd/previewd -run TestKilledServerLosesNothing -kills 50 -v -count 1
+
+.PHONY: bench
+bench: ## Measure creating, bundling and serving; the last beside nginx if it and wrk are there
+	$(GO) test ./internal/app ./internal/runner -run '^$$' -bench . -benchtime 3s
+	scripts/bench-preview
+
+.PHONY: screenshots
+screenshots: ## Open every template in headless Chromium and save pictures to ./screenshots
+	scripts/screenshots
