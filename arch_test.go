@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	"github.com/alecthomas/kong":          {"internal/cli"},
 	"github.com/andybalholm/brotli":       {"internal/runner"},
+	"github.com/chromedp/chromedp":        {"internal/testkit"},
 	"github.com/danielgtaylor/huma/v2":    {"internal/httpx", "internal/workerapi"},
 	"github.com/evanw/esbuild":            {"internal/runner"},
 	"github.com/go-git/go-git/v5":         {"internal/cli"},

@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,42 +56,48 @@ func (f *Folder) Put(ctx context.Context, r io.Reader) (previewd.Blob, error) {
 	if err := ctx.Err(); err != nil {
 		return previewd.Blob{}, err
 	}
-	blob, temp, err := f.write(r)
+	temp, err := os.CreateTemp(f.tmp(), "put-*")
 	if err != nil {
 		return previewd.Blob{}, fmt.Errorf("cannot store blob: %w", err)
 	}
-	defer os.Remove(temp)
-	if err := f.publish(temp, blob); err != nil {
-		return previewd.Blob{}, fmt.Errorf("cannot store blob %s: %w", blob.Digest, err)
+	defer os.Remove(temp.Name())
+	hash := sha256.New()
+	size, err := io.Copy(io.MultiWriter(temp, hash), r)
+	blob := previewd.Blob{Digest: previewd.Digest(hex.EncodeToString(hash.Sum(nil))), Size: size}
+	if err == nil && !f.refresh(blob.Digest) {
+		err = errors.Join(temp.Chmod(0o444), temp.Sync())
+		if err == nil {
+			err = f.publish(temp.Name(), blob.Digest)
+		}
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return previewd.Blob{}, fmt.Errorf("cannot store blob: %w", err)
 	}
 	return blob, nil
 }
 
-func (f *Folder) write(r io.Reader) (blob previewd.Blob, name string, err error) {
-	temp, err := os.CreateTemp(f.tmp(), "put-*")
-	if err != nil {
-		return blob, "", err
+// PutBytes implements Store.
+func (f *Folder) PutBytes(ctx context.Context, content []byte) (previewd.Blob, error) {
+	if digest := previewd.DigestOf(content); f.refresh(digest) {
+		return previewd.Blob{Digest: digest, Size: int64(len(content))}, nil
 	}
-	hash := sha256.New()
-	size, err := io.Copy(io.MultiWriter(temp, hash), r)
-	if err == nil {
-		err = temp.Chmod(0o444)
-	}
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return blob, "", errors.Join(err, os.Remove(temp.Name()))
-	}
-	return previewd.Blob{Digest: previewd.Digest(hex.EncodeToString(hash.Sum(nil))), Size: size}, temp.Name(), nil
+	return f.Put(ctx, bytes.NewReader(content))
+}
+
+// refresh makes a blob that exists count as new and reports whether it does.
+func (f *Folder) refresh(digest previewd.Digest) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	now := f.now()
+	return os.Chtimes(f.path(digest), now, now) == nil
 }
 
 // publish gives the temp file its name. A link, unlike a rename, never
 // replaces what is there.
-func (f *Folder) publish(temp string, blob previewd.Blob) error {
+func (f *Folder) publish(temp string, digest previewd.Digest) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	name := f.path(blob.Digest)
+	name := f.path(digest)
 	err := os.Link(temp, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(filepath.Dir(name), 0o700); err == nil {
@@ -98,8 +105,7 @@ func (f *Folder) publish(temp string, blob previewd.Blob) error {
 		}
 	}
 	if errors.Is(err, fs.ErrExist) {
-		now := f.now()
-		return os.Chtimes(name, now, now)
+		return nil // somebody has just stored the same
 	}
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@
 package artifact
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,6 +19,8 @@ type Store interface {
 	// the bytes survive a power cut. What is stored already is kept as it is,
 	// and counts as new for Sweep.
 	Put(ctx context.Context, r io.Reader) (previewd.Blob, error)
+	// PutBytes is Put of bytes at hand: what is stored already costs no writing.
+	PutBytes(ctx context.Context, content []byte) (previewd.Blob, error)
 	// Open returns CodeNotFound when there is no such blob.
 	Open(ctx context.Context, digest previewd.Digest) (io.ReadSeekCloser, error)
 	// Has reports whether the blob is there in the right size.
@@ -51,7 +52,7 @@ func PutManifest(ctx context.Context, s Store, m previewd.Manifest) (previewd.Di
 	if err != nil {
 		return "", fmt.Errorf("cannot encode manifest: %w", err)
 	}
-	blob, err := s.Put(ctx, bytes.NewReader(raw))
+	blob, err := s.PutBytes(ctx, raw)
 	return blob.Digest, err
 }
 

@@ -3,6 +3,7 @@ package preview
 import (
 	"bytes"
 	_ "embed"
+	"fmt"
 	"html/template"
 	"net/http"
 
@@ -38,8 +39,9 @@ func newStatusView(b *previewd.Build) statusView {
 		v.State, v.Title, v.Follow = "failed", "This build failed", false
 		if f := b.Failure; f != nil {
 			v.Text, v.Hint = f.Message, f.Hint
-			if f.File != "" {
-				v.Where = f.File
+			v.Where = f.File
+			if f.Line > 0 {
+				v.Where = fmt.Sprintf("%s, line %d", f.File, f.Line)
 			}
 		}
 	case previewd.BuildCanceling, previewd.BuildCanceled:

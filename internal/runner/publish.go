@@ -122,7 +122,7 @@ func (j *job) store(ctx context.Context, root *os.Root, name string) (previewd.M
 	if err != nil {
 		return file, fmt.Errorf("cannot read %s: %w", name, err)
 	}
-	if file.Blob, err = j.Artifacts.Put(ctx, bytes.NewReader(content)); err != nil {
+	if file.Blob, err = j.Artifacts.PutBytes(ctx, content); err != nil {
 		return file, err
 	}
 	if file.Gzip, err = j.storeCompressed(ctx, content, gzipped); err != nil {
@@ -138,7 +138,7 @@ func (j *job) storeCompressed(ctx context.Context, content []byte, compress func
 	if err != nil || len(small) > len(content)*9/10 {
 		return nil, err
 	}
-	blob, err := j.Artifacts.Put(ctx, bytes.NewReader(small))
+	blob, err := j.Artifacts.PutBytes(ctx, small)
 	return &blob, err
 }
 

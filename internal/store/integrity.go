@@ -57,7 +57,7 @@ var invariants = []struct{ name, query string }{
 		SELECT k.key FROM worker_idempotency_keys k
 		WHERE NOT EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = k.resource_id)
 		  AND NOT EXISTS (SELECT 1 FROM worker_builds b WHERE b.id = k.resource_id)`},
-	{"key without an answer", `SELECT key FROM worker_idempotency_keys WHERE status = 0 OR body IS NULL`},
+	{"key without an answer", `SELECT key FROM worker_idempotency_keys WHERE status = 0 OR body IS NULL AND body_pruned_at IS NULL`},
 	{"superseded build without a newer successor", `
 		SELECT b.id FROM worker_builds b LEFT JOIN worker_builds n ON n.id = b.superseded_by
 		WHERE b.state = 'superseded' AND (n.id IS NULL OR n.project_id <> b.project_id OR n.seq <= b.seq)`},

@@ -21,16 +21,17 @@ type Key struct {
 // so that live keys do not turn into mismatches.
 const FingerprintVersion = 1
 
-// InsertKey claims a key for the transaction. It returns nil when the key was
-// free, else what is stored under it. It must be the first statement of its
+// InsertKey claims a key for the transaction and stores its answer, which is
+// known beforehand: ids are made here. It returns nil when the key was free,
+// else what is stored under it. It must be the first statement of its
 // transaction: on an engine with concurrent writers an equal request waits here.
 func (db *DB) InsertKey(ctx context.Context, k Key) (*Key, error) {
 	n, err := db.exec(ctx, `
 		INSERT INTO worker_idempotency_keys
-			(principal, key, operation, fp_version, fingerprint, state, status, resource_id, request_id, created_at)
-		VALUES ($1, $2, $3, $4, $5, 'done', 0, $6, $7, $8)
+			(principal, key, operation, fp_version, fingerprint, state, status, body, resource_id, request_id, created_at)
+		VALUES ($1, $2, $3, $4, $5, 'done', $6, $7, $8, $9, $10)
 		ON CONFLICT (principal, key) DO NOTHING`,
-		k.Principal, k.Key, k.Operation, FingerprintVersion, k.Fingerprint, k.ResourceID, k.RequestID, micros(db.now))
+		k.Principal, k.Key, k.Operation, FingerprintVersion, k.Fingerprint, k.Status, k.Body, k.ResourceID, k.RequestID, micros(db.now))
 	if err != nil || n == 1 {
 		return nil, err
 	}
@@ -49,11 +50,4 @@ func (db *DB) FindKey(ctx context.Context, principal, key string) (*Key, error) 
 	}
 	k.ResourceID = resource.String
 	return &k, nil
-}
-
-// UpdateKey stores the answer under a key that this transaction has claimed.
-func (db *DB) UpdateKey(ctx context.Context, k Key) error {
-	return changedOne(db.exec(ctx, `
-		UPDATE worker_idempotency_keys SET status = $3, body = $4 WHERE principal = $1 AND key = $2`,
-		k.Principal, k.Key, k.Status, k.Body))
 }

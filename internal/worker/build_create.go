@@ -41,6 +41,9 @@ func (s *Service) CreateBuild(ctx context.Context, req previewd.CreateBuildReque
 		Status:      http.StatusCreated, ResourceID: build.ID, RequestID: req.Caller.RequestID,
 	}
 	id := build.ID
+	if key.Body, err = json.Marshal(id); err != nil {
+		return nil, err
+	}
 	err = s.Store.Tx(ctx, func(tx *store.DB) error {
 		stored, err := claimKey(ctx, tx, key)
 		if err != nil {
@@ -49,10 +52,7 @@ func (s *Service) CreateBuild(ctx context.Context, req previewd.CreateBuildReque
 		if stored != nil {
 			return json.Unmarshal(stored.Body, &id)
 		}
-		if err := s.insertBuild(ctx, tx, build); err != nil {
-			return err
-		}
-		return answerKey(ctx, tx, key, id)
+		return s.insertBuild(ctx, tx, build)
 	})
 	if err != nil {
 		return nil, err

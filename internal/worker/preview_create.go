@@ -36,7 +36,10 @@ func (s *Service) CreatePreview(ctx context.Context, req previewd.CreatePreviewR
 	if err != nil {
 		return nil, err
 	}
-	c := s.newCreation(req, in)
+	c, err := s.newCreation(req, in)
+	if err != nil {
+		return nil, err
+	}
 	preview := &c.preview
 	err = s.Store.Tx(ctx, func(tx *store.DB) error {
 		preview = &c.preview
@@ -53,14 +56,19 @@ func (s *Service) CreatePreview(ctx context.Context, req previewd.CreatePreviewR
 	if err != nil {
 		return nil, err
 	}
-	if !preview.Replayed {
-		s.changed(preview.ProjectID)
-		s.Log.InfoContext(ctx, "project created",
-			telemetry.ProjectID, preview.ProjectID, telemetry.BuildID, preview.BuildID,
-			telemetry.IDGenerationSource, preview.IDGenerationSource,
-			telemetry.CreatedByService, preview.CreatedByService, telemetry.RequestID, req.Caller.RequestID)
+	if preview.Replayed {
+		return preview, s.refreshPreview(ctx, preview)
 	}
-	return preview, s.positionPreview(ctx, preview)
+	s.changed(preview.ProjectID)
+	s.Log.InfoContext(ctx, "project created",
+		telemetry.ProjectID, preview.ProjectID, telemetry.BuildID, preview.BuildID,
+		telemetry.IDGenerationSource, preview.IDGenerationSource,
+		telemetry.CreatedByService, preview.CreatedByService, telemetry.RequestID, req.Caller.RequestID)
+	// What is created stays created: a position that cannot be told is left out.
+	if before, err := s.Store.CountQueuedBefore(ctx, c.build); err == nil {
+		preview.QueuePosition = before + 1
+	}
+	return preview, nil
 }
 
 // creation is everything that one create transaction stores.
@@ -71,13 +79,13 @@ type creation struct {
 	build   *store.Build
 }
 
-func (s *Service) newCreation(req previewd.CreatePreviewRequest, in input) *creation {
+func (s *Service) newCreation(req previewd.CreatePreviewRequest, in input) (*creation, error) {
 	projectID, key := s.NewID(), req.IdempotencyKey
 	build := s.newBuild(projectID, in, req.Caller)
 	if key == "" {
 		key = "none:" + projectID
 	}
-	return &creation{
+	c := &creation{
 		preview: previewd.Preview{
 			BuildID: build.ID, ProjectID: projectID, Status: previewd.BuildQueued,
 			PreviewURL:         s.PreviewURL(projectID),
@@ -96,6 +104,9 @@ func (s *Service) newCreation(req previewd.CreatePreviewRequest, in input) *crea
 		},
 		build: build,
 	}
+	var err error
+	c.key.Body, err = json.Marshal(c.preview)
+	return c, err
 }
 
 func (c *creation) insert(ctx context.Context, tx *store.DB) error {
@@ -117,17 +128,13 @@ func (c *creation) insert(ctx context.Context, tx *store.DB) error {
 	if err := tx.InsertFirstEvents(ctx, c.project.ID, created, queuedEvent(c.build)); err != nil {
 		return err
 	}
-	err := tx.AppendAudit(ctx, store.AuditEntry{
+	return tx.AppendAudit(ctx, store.AuditEntry{
 		Actor: "service/" + c.project.CreatedByService, Action: "project.create", Subject: "project/" + c.project.ID,
 		Data: map[string]any{
 			"buildId": c.build.ID, "ownerId": c.project.OwnerID,
 			"idGenerationSource": c.project.IDSource, "requestId": c.build.RequestID,
 		},
 	})
-	if err != nil {
-		return err
-	}
-	return answerKey(ctx, tx, c.key, c.preview)
 }
 
 // claimKey returns the answer stored under the key, nil when the key is free,
@@ -147,17 +154,6 @@ func claimKey(ctx context.Context, tx *store.DB, key store.Key) (*store.Key, err
 		}
 	}
 	return stored, nil
-}
-
-// answerKey stores the answer under a claimed key.
-func answerKey(ctx context.Context, tx *store.DB, key store.Key, answer any) (err error) {
-	if key.Key == "" {
-		return nil
-	}
-	if key.Body, err = json.Marshal(answer); err != nil {
-		return err
-	}
-	return tx.UpdateKey(ctx, key)
 }
 
 // fingerprint covers everything that makes a request what it is, each part

@@ -78,8 +78,8 @@ func (s *Service) dressBuild(ctx context.Context, b *store.Build) error {
 	return err
 }
 
-// positionPreview says where in the queue a new build stands.
-func (s *Service) positionPreview(ctx context.Context, p *previewd.Preview) error {
+// refreshPreview says of a replayed answer how its build does now.
+func (s *Service) refreshPreview(ctx context.Context, p *previewd.Preview) error {
 	b, err := s.FindBuild(ctx, p.BuildID, 0)
 	if err != nil {
 		return err

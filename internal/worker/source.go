@@ -43,7 +43,7 @@ func (s *Service) prepareInput(ctx context.Context, prompt string, files preview
 	if err != nil {
 		return input{}, err
 	}
-	blob, err := s.Artifacts.Put(ctx, bytes.NewReader(pack))
+	blob, err := s.Artifacts.PutBytes(ctx, pack)
 	return input{
 		prompt: prompt, template: meta.Template, metadata: text,
 		source: previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()},
