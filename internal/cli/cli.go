@@ -169,6 +169,11 @@ var (
 	errTimedOut    = errors.New("waited too long")
 )
 
+// usageError says that the command line cannot be meant so.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
 // buildEndedError says that a build that was waited for made no version.
 type buildEndedError struct{ build *previewd.Build }
 
@@ -188,6 +193,9 @@ func report(ctx context.Context, streams Streams, err error) int {
 		return exitInterrupted
 	}
 	fmt.Fprintln(streams.Err, "previewd:", err)
+	if usage := usageError(""); errors.As(err, &usage) {
+		return exitUsage
+	}
 	var e *previewd.Error
 	if errors.As(err, &e) && e.ReferenceID != "" {
 		fmt.Fprintln(streams.Err, "reference:", e.ReferenceID)

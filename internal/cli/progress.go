@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -119,7 +120,7 @@ func failureText(b *previewd.Build) string {
 		fmt.Fprintf(&text, "%s\n", f.Hint)
 	}
 	fmt.Fprintf(&text, "reference: %s\n", b.ReferenceID)
-	return text.String()
+	return strings.Map(harmless, text.String())
 }
 
 // bar is the progress of a terminal: one line that fills with the steps.
@@ -127,7 +128,7 @@ type bar struct {
 	out  io.Writer
 	box  *mpb.Progress
 	line *mpb.Bar
-	text string
+	text atomic.Pointer[string] // drawn by another goroutine
 }
 
 // Positions of the bar.
@@ -139,17 +140,20 @@ var barSteps = map[string]int64{
 const barLength = 5
 
 func newBar(ctx context.Context, s Streams) *bar {
-	b := &bar{out: s.Err, text: "queued"}
+	b := &bar{out: s.Err}
+	b.say("queued")
 	b.box = mpb.NewWithContext(ctx, mpb.WithOutput(s.Err), mpb.WithWidth(40), mpb.WithRefreshRate(50*time.Millisecond))
 	b.line = b.box.AddBar(barLength,
-		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return b.text }, decor.WC{W: 24, C: decor.DindentRight})),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return *b.text.Load() }, decor.WC{W: 24, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.Elapsed(decor.ET_STYLE_GO)))
 	return b
 }
 
+func (b *bar) say(text string) { b.text.Store(&text) }
+
 func (b *bar) event(e previewd.Event) {
 	if text := describeEvent(e); text != "" {
-		b.text = text
+		b.say(text)
 	}
 	at, ok := barSteps[string(e.Type)]
 	if step, isStep := e.Data["step"].(string); isStep {
@@ -161,7 +165,7 @@ func (b *bar) event(e previewd.Event) {
 }
 
 func (b *bar) done(build *previewd.Build) {
-	b.text = summary(build)
+	b.say(summary(build))
 	if build.Status == previewd.BuildCompleted {
 		b.line.SetCurrent(barLength)
 	} else {

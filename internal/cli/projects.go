@@ -40,7 +40,7 @@ type created struct {
 // Run implements the command.
 func (c *projectsCreateCmd) Run(e *env) error {
 	if c.Template == "" && c.Dir == "" {
-		return errors.New("there is nothing to build: name a --template or a --dir")
+		return usageError("there is nothing to build: name a --template or a --dir")
 	}
 	server, err := c.connect()
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *projectsCreateCmd) Run(e *env) error {
 			preview.Status, preview.QueuePosition = result.Build.Status, 0
 		}
 	}
-	if c.JSON && (err == nil || result.Build != nil) {
+	if c.JSON { // also when waiting failed: the project is there
 		err = errors.Join(err, e.streams.printJSON(result))
 	}
 	if err == nil && c.Open {
@@ -197,12 +197,21 @@ func clip(s string, n int) string {
 		if len(out) == n {
 			return string(out) + "…"
 		}
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if r == '\n' || r == '\t' || harmless(r) < 0 {
 			r = ' '
 		}
 		out = append(out, r)
 	}
 	return string(out)
+}
+
+// harmless drops what could drive a terminal: control characters but for line
+// breaks and tabs, and marks that turn the direction of text.
+func harmless(r rune) rune {
+	if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		return -1
+	}
+	return r
 }
 
 func bytesText(n int64) string {

@@ -66,8 +66,8 @@ func (c *Config) checkDomains() error {
 	if base == nil || base.Host == "" {
 		return errors.New("--preview-domain needs --base-url, to make sure that the two share no registrable domain")
 	}
-	api := base.Hostname()
-	if site(api) == site(domain) {
+	api := normalHost(base.Hostname())
+	if site(api) == site(domain) || strings.HasSuffix(domain, "."+api) || strings.HasSuffix(api, "."+domain) {
 		return fmt.Errorf("--preview-domain %s and the API's host %s share the registrable domain %s, so scripts of previews could reach the API's cookies: "+
 			"use another domain, or --allow-shared-domain if you accept that", domain, api, site(api))
 	}
@@ -83,10 +83,13 @@ func site(host string) string {
 
 func hostOnly(hostPort string) string {
 	if host, _, err := net.SplitHostPort(hostPort); err == nil {
-		return strings.ToLower(host)
+		return normalHost(host)
 	}
-	return strings.ToLower(hostPort)
+	return normalHost(hostPort)
 }
+
+// normalHost drops what does not tell hosts apart: case and a final dot.
+func normalHost(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }
 
 func isLoopback(host string) bool {
 	if host == "localhost" {

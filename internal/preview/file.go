@@ -28,6 +28,7 @@ type file struct {
 	contentType  []string
 	cacheControl []string
 	vary         bool
+	document     bool // a page: what it loads and where it sends people is its business
 	plain        form
 	gzip, brotli *form
 }
@@ -55,6 +56,7 @@ func newSite(found *previewd.Site, m previewd.Manifest) *site {
 		f := &file{
 			path: entry.Path, contentType: []string{contentType(entry.Path)}, cacheControl: headerNoCache,
 			plain: newForm(entry.Blob, "", ""), vary: entry.Gzip != nil || entry.Brotli != nil,
+			document: strings.HasSuffix(entry.Path, ".html"),
 		}
 		if entry.Immutable {
 			f.cacheControl = headerImmutable
@@ -129,6 +131,10 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, site *site) {
 	if f.vary {
 		h["Vary"] = headerVary
 	}
+	if f.document {
+		h["Referrer-Policy"] = headerReferrer
+		h["Origin-Agent-Cluster"] = headerCluster
+	}
 	form := &f.plain
 	if r.Header.Get("Range") == "" {
 		form = f.choose(r.Header.Get("Accept-Encoding"))
@@ -165,7 +171,9 @@ func (s *Server) serveForm(w http.ResponseWriter, r *http.Request, f *file, form
 		http.ServeContent(w, r, f.path, time.Time{}, bytes.NewReader(content))
 		return
 	}
-	h["Accept-Ranges"] = headerBytes
+	if !f.vary {
+		h["Accept-Ranges"] = headerBytes // players ask before they seek; nobody seeks in text
+	}
 	h["Content-Length"] = form.length
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {

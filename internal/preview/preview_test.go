@@ -158,6 +158,8 @@ func TestServesTheSite(t *testing.T) {
 	}
 	require.Equal(t, "public, max-age=31536000, immutable", f.get("/assets/a-1234.js").Header.Get("Cache-Control"))
 	require.Equal(t, "public, max-age=0, must-revalidate", f.get("/").Header.Get("Cache-Control"))
+	require.Equal(t, "?1", f.get("/").Header.Get("Origin-Agent-Cluster"))
+	require.Equal(t, "bytes", f.get("/data.bin").Header.Get("Accept-Ranges"))
 	r := f.get("/about?x=1")
 	require.Equal(t, http.StatusFound, r.StatusCode)
 	require.Equal(t, "/about/?x=1", r.Header.Get("Location"))

@@ -86,13 +86,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveError(w, r, err)
 		return
 	}
-	h := w.Header()
-	h["X-Content-Type-Options"] = headerNosniff
-	h["Referrer-Policy"] = headerReferrer
-	h["Origin-Agent-Cluster"] = headerCluster
+	w.Header()["X-Content-Type-Options"] = headerNosniff
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		h.Set("Allow", "GET, HEAD")
+		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "Previews are read with GET.", http.StatusMethodNotAllowed)
 	case r.Header.Get("Service-Worker") != "":
 		// It would answer for this host long after the version it came with.

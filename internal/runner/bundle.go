@@ -58,7 +58,7 @@ func newBundle(c *child, root *os.Root, req childRequest, t *sourceTree) (*bundl
 		b.env[name] = value
 	}
 	b.guard = &guard{
-		dir: req.Source, inline: map[string]moduleScript{}, pages: map[string]string{},
+		dir: req.Source, modules: t.modules, inline: map[string]moduleScript{}, pages: map[string]string{},
 		large: func(file string, size int64) {
 			c.send(childMessage{Large: fmt.Sprintf("%s (%.1f MB)", strings.TrimPrefix(file, req.Source+"/"), float64(size)/1e6)})
 		},
@@ -120,7 +120,7 @@ func (b *bundle) collectEntries() (failure *previewd.Failure) {
 func missingModule(pagePath string, t *htmlToken) *previewd.Failure {
 	return &previewd.Failure{
 		Class: previewd.FailureUser, Code: previewd.FailBundle, Step: previewd.StepBuild, File: pagePath, Line: t.line,
-		Message: fmt.Sprintf("The page loads %q, which is not in the project.", t.attr("src")), Excerpt: clip(t.String(), 200),
+		Message: fmt.Sprintf("The page loads %q, which is not in the project.", clip(t.attr("src"), 300)), Excerpt: clip(t.String(), 200),
 	}
 }
 

@@ -3,10 +3,14 @@ package runner
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/sandbox"
@@ -69,20 +73,31 @@ func Child(stdin io.Reader, stdout io.Writer) (exitCode int) {
 	}
 	result.Isolation = level
 	c.send(childMessage{Result: &result})
+	if c.err != nil {
+		fmt.Fprintln(os.Stderr, "cannot tell the result:", c.err)
+		return 2
+	}
 	return 0
 }
 
-type child struct{ out *bufio.Writer }
+// child speaks to the parent. The bundler's files are loaded in parallel, and
+// all of them may have something to say.
+type child struct {
+	mu  sync.Mutex
+	out *bufio.Writer
+	err error // the first write that failed
+}
 
 // send writes through at once: the log must be there when the next file kills
 // the process. A parent that is gone has killed it already.
 func (c *child) send(m childMessage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	line, err := json.Marshal(m)
-	if err != nil {
-		return
+	if err == nil {
+		_, err = c.out.Write(append(line, '\n'))
 	}
-	_, _ = c.out.Write(append(line, '\n'))
-	_ = c.out.Flush()
+	c.err = errors.Join(c.err, err, c.out.Flush())
 }
 
 func (c *child) logf(format string, args ...any) {
@@ -115,4 +130,41 @@ func (c *child) build(req childRequest) (childResult, error) {
 	result.Immutable, result.Failure, err = b.run()
 	result.Built = result.Failure == nil
 	return result, err
+}
+
+// checked returns the result with everything in bounds: its text is made from a
+// stranger's source and ends up in rows, logs, pages and terminals.
+func (r childResult) checked() childResult {
+	if r.Runner != runnerStatic && r.Runner != runnerBundle {
+		r.Runner = ""
+	}
+	if r.Isolation != sandbox.LevelProcess && r.Isolation != sandbox.LevelLandlock {
+		r.Isolation = ""
+	}
+	r.Reason = clip(strings.Map(printable, r.Reason), 300)
+	if r.Failure == nil {
+		return r
+	}
+	f := *r.Failure
+	f.Class = previewd.FailureUser // a child that we have failed ends without a result
+	if !slices.Contains(childCodes, f.Code) {
+		f.Code = previewd.FailBundle
+	}
+	f.Step = previewd.StepBuild
+	f.Message = clip(strings.Map(printable, f.Message), 1000)
+	f.Hint = clip(strings.Map(printable, f.Hint), 500)
+	f.File = clip(strings.Map(printable, f.File), 1024)
+	lines := strings.SplitN(f.Excerpt, "\n", 4)
+	for i, line := range lines {
+		lines[i] = clip(strings.Map(printable, line), 400)
+	}
+	f.Excerpt = strings.Join(lines, "\n")
+	r.Failure = &f
+	return r
+}
+
+// childCodes are the failures that a child can find.
+var childCodes = []string{
+	previewd.FailBundle, previewd.FailDependencyUnavailable, previewd.FailUnsafePath,
+	previewd.FailRunnerUnavailable, previewd.FailNoIndex, previewd.FailBadConfig,
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/evanw/esbuild/pkg/api"
@@ -16,6 +17,7 @@ const (
 	nsPackage = "package" // one that previewd embeds
 	nsPublic  = "public"  // a file of public/: its URL
 	nsInline  = "inline"  // a module written into a page
+	nsEmpty   = "empty"   // one that a package.json says browsers do without
 )
 
 // refusal is what the guard says of an import that it does not allow. It comes
@@ -32,6 +34,7 @@ type guard struct {
 	aliases []alias
 	inline  map[string]moduleScript
 	pages   map[string]string // inline module → its page
+	modules bool              // the tree brings along packages in node_modules
 	large   func(file string, size int64)
 }
 
@@ -54,13 +57,15 @@ func (g *guard) setup(b api.PluginBuild) {
 
 func refuse(code, hint, format string, args ...any) api.OnResolveResult {
 	return api.OnResolveResult{Errors: []api.Message{{
-		Text: fmt.Sprintf(format, args...), Detail: refusal{code, hint},
+		Text: clip(fmt.Sprintf(format, args...), 500), Detail: refusal{code, hint},
 	}}}
 }
 
 func (g *guard) resolve(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveResult {
 	spec := args.Path
 	switch {
+	case spec == "":
+		return refuse(previewd.FailBundle, "", "An import names nothing.")
 	case args.Kind == api.ResolveEntryPoint:
 		if _, ok := g.inline[spec]; ok {
 			return api.OnResolveResult{Path: spec, Namespace: nsInline}
@@ -112,6 +117,9 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 	if len(found.Errors) > 0 {
 		return refuse(previewd.FailBundle, "", "Cannot find %q.", args.Path)
 	}
+	if strings.HasPrefix(found.Path, "(disabled)") || found.Namespace == "(disabled)" {
+		return api.OnResolveResult{Path: args.Path, Namespace: nsEmpty} // package.json "browser": false
+	}
 	if found.External || found.Namespace != "" && found.Namespace != "file" {
 		return api.OnResolveResult{Path: found.Path, External: found.External, Namespace: found.Namespace}
 	}
@@ -143,10 +151,13 @@ func (g *guard) bare(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveRes
 			return result
 		}
 	}
-	name := packageName(args.Path)
-	if info, err := os.Stat(filepath.Join(g.dir, "node_modules", name)); err == nil && info.IsDir() {
-		return g.find(b, args, args.Path, args.ResolveDir)
+	if g.modules {
+		result := g.find(b, args, args.Path, args.ResolveDir)
+		if len(result.Errors) == 0 || result.Errors[0].Detail.(refusal).code == previewd.FailUnsafePath {
+			return result
+		}
 	}
+	name := packageName(args.Path)
 	if file, ok := embedded[args.Path]; ok {
 		return api.OnResolveResult{Path: file, Namespace: nsPackage}
 	}
@@ -168,12 +179,15 @@ func (g *guard) load(args api.OnLoadArgs) (api.OnLoadResult, error) {
 		raw, err := packageFS.ReadFile("packages/" + args.Path)
 		source := string(raw)
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS, ResolveDir: "/"}, err
+	case nsEmpty:
+		source := "export default {}"
+		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
 	case nsPublic:
 		source := fmt.Sprintf("export default %q", args.Path)
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
 	case nsInline:
 		script := g.inline[args.Path]
-		source := strings.Repeat("\n", script.line-1) + script.inline // keeps the page's line numbers
+		source := strings.Repeat("\n", script.line-1) + string(withoutSourceMap([]byte(script.inline))) // keeps the page's line numbers
 		dir := filepath.Join(g.dir, filepath.Dir(g.pages[args.Path]))
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderTS, ResolveDir: dir}, nil
 	}
@@ -186,12 +200,17 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 	real, ok := resolveInside(g.dir, args.Path)
 	if !ok {
 		return api.OnLoadResult{Errors: []api.Message{{
-			Text:   fmt.Sprintf("File %q is not in the project.", filepath.Base(args.Path)),
+			Text:   "The import leads to a file that is not in the project.", // not even its name is said
 			Detail: refusal{code: previewd.FailUnsafePath, hint: "Import files of the project only."},
 		}}}, nil
 	}
 	if info, err := os.Stat(real); err == nil && info.Size() > largeFile {
 		g.large(args.Path, info.Size())
+	}
+	if strings.Contains(".js .mjs .cjs .jsx .ts .mts .cts .tsx .css ", filepath.Ext(real)+" ") && args.Suffix == "" {
+		raw, err := os.ReadFile(real)
+		source := string(withoutSourceMap(raw))
+		return api.OnLoadResult{Contents: &source, Loader: api.LoaderDefault}, err
 	}
 	loader, special := map[string]api.Loader{"?raw": api.LoaderText, "?url": api.LoaderFile}[args.Suffix]
 	if !special {
@@ -200,4 +219,13 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 	raw, err := os.ReadFile(real)
 	source := string(raw)
 	return api.OnLoadResult{Contents: &source, Loader: loader}, err
+}
+
+var sourceMapComment = regexp.MustCompile(`([/*][#@]\s*sourceMappingURL)=`)
+
+// withoutSourceMap defuses comments that name a source map, without moving a
+// byte: esbuild would read the map and the files that it names by itself, past
+// every plugin, wherever on the machine they are.
+func withoutSourceMap(source []byte) []byte {
+	return sourceMapComment.ReplaceAll(source, []byte("$1:"))
 }

@@ -196,7 +196,7 @@ func (j *job) receive(r io.Reader) error {
 			j.large = m.Large
 		}
 		if m.Result != nil {
-			j.result = *m.Result
+			j.result = m.Result.checked()
 		}
 	}
 	return lines.Err()
@@ -205,7 +205,7 @@ func (j *job) receive(r io.Reader) error {
 // crash tells a child that died of its input from one that we failed.
 func (j *job) crash(code int, stderr string) error {
 	j.result.Runner = runnerBundle
-	if code == -1 || strings.Contains(stderr, "stack overflow") || strings.Contains(stderr, "stack exceeds") ||
+	if strings.Contains(stderr, "stack overflow") || strings.Contains(stderr, "stack exceeds") ||
 		strings.Contains(stderr, "out of memory") {
 		f := &previewd.Failure{
 			Class: previewd.FailureUser, Code: previewd.FailBundlerCrashed, Step: previewd.StepBuild,

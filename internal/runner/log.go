@@ -65,7 +65,7 @@ func (l *buildLog) printf(format string, args ...any) {
 
 func printable(r rune) rune {
 	if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 ||
-		r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
 		return -1
 	}
 	return r

@@ -20,6 +20,7 @@ type sourceTree struct {
 	pages       []page   // the HTML files that are part of the site's source
 	config      treeConfig
 	buildScript string // scripts.build of package.json
+	modules     bool   // there is a node_modules
 	fallback    string // file that answers unknown paths; "" for none
 }
 
@@ -49,6 +50,7 @@ func readTree(fsys fs.FS) (*sourceTree, *previewd.Failure) {
 		}
 		if entry.IsDir() {
 			if entry.Name() == "node_modules" || entry.Name() == ".git" {
+				t.modules = t.modules || entry.Name() == "node_modules"
 				return fs.SkipDir
 			}
 			return nil

@@ -88,11 +88,13 @@ func (db *DB) Tx(ctx context.Context, fn func(tx *DB) error) error {
 // the zero time outside a transaction.
 func (db *DB) Now() time.Time { return db.now }
 
-// Ping reads one row, to tell that the database answers.
+// Ping tells whether the database can be read and written.
 func (db *DB) Ping(ctx context.Context) error {
-	var one int
-	_, err := db.one(ctx, []any{&one}, `SELECT 1`)
-	return err
+	return db.Tx(ctx, func(tx *DB) error {
+		var one int
+		_, err := tx.one(ctx, []any{&one}, `SELECT 1`)
+		return err
+	})
 }
 
 func (db *DB) exec(ctx context.Context, query string, args ...any) (int64, error) {

@@ -75,14 +75,18 @@ func (s *sqliteDB) begin(ctx context.Context) (txn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	tx := &sqliteTx{sqliteWriter: s.write}
 	// IMMEDIATE takes the write lock now: a transaction that reads first and
-	// upgrades later fails at once whatever busy_timeout says.
-	if _, err := s.write.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		<-s.write.turn
+	// upgrades later fails at once whatever busy_timeout says. It must not be cut
+	// short: the driver reports a canceled BEGIN as failed even when it took place.
+	_, err := s.write.conn.ExecContext(context.WithoutCancel(ctx), "BEGIN IMMEDIATE")
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		_ = tx.rollback()
 		return nil, err
 	}
 	// Taken after BEGIN, so that the order of timestamps is the order of commits.
-	return &sqliteTx{sqliteWriter: s.write, at: s.now().UTC().Truncate(time.Microsecond)}, nil
+	tx.at = s.now().UTC().Truncate(time.Microsecond)
+	return tx, nil
 }
 
 // translate turns what callers can act on into codes; the rest stays internal.
