@@ -87,6 +87,10 @@ func (w *watcher) stream(ctx context.Context) (done bool, err error) {
 }
 
 func (w *watcher) take(message sse.Event) error {
+	if message.Type == "reset" {
+		w.watch.After = 0
+		return nil
+	}
 	if message.Type == "log" {
 		var frame struct {
 			Offset int64

@@ -91,7 +91,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	previews = preview.New(preview.Config{Source: a.Worker, Hints: hub, Artifacts: artifacts, Domain: a.Config.PreviewHost()})
+	previews = preview.New(preview.Config{Source: a.Worker, Hints: hub, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
 		Worker: a.Worker, Events: a.Worker, Hints: hub, Version: opts.Version,

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -58,7 +59,7 @@ func (f *Folder) Put(ctx context.Context, r io.Reader) (previewd.Blob, error) {
 	}
 	temp, err := os.CreateTemp(f.tmp(), "put-*")
 	if err != nil {
-		return previewd.Blob{}, fmt.Errorf("cannot store blob: %w", err)
+		return previewd.Blob{}, cannotStore(err)
 	}
 	defer os.Remove(temp.Name())
 	hash := sha256.New()
@@ -71,9 +72,21 @@ func (f *Folder) Put(ctx context.Context, r io.Reader) (previewd.Blob, error) {
 		}
 	}
 	if err = errors.Join(err, temp.Close()); err != nil {
-		return previewd.Blob{}, fmt.Errorf("cannot store blob: %w", err)
+		return previewd.Blob{}, cannotStore(err)
 	}
 	return blob, nil
+}
+
+// cannotStore tells a disk that takes no more, which passes, from other faults.
+func cannotStore(err error) error {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
+		if errors.Is(err, full) {
+			return &previewd.Error{
+				Code: previewd.CodeUnavailable, Message: "The disk takes no more files; is it full?", RetryAfter: 10 * time.Second, Err: err,
+			}
+		}
+	}
+	return fmt.Errorf("cannot store blob: %w", err)
 }
 
 // PutBytes implements Store.

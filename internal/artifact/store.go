@@ -5,6 +5,8 @@ package artifact
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -70,6 +72,23 @@ func ReadManifest(ctx context.Context, s Store, digest previewd.Digest) (preview
 		return m, fmt.Errorf("cannot read manifest %s: format %d is not known", digest, m.Format)
 	}
 	return m, nil
+}
+
+// Verify reads a whole blob and checks its digest.
+func Verify(ctx context.Context, s Store, digest previewd.Digest) error {
+	f, err := s.Open(ctx, digest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return fmt.Errorf("cannot read blob %s: %w", digest, err)
+	}
+	if got := hex.EncodeToString(hash.Sum(nil)); got != string(digest) {
+		return fmt.Errorf("cannot use blob %s: its bytes have digest %s", digest, got)
+	}
+	return nil
 }
 
 // ReadBlob reads a whole blob of at most limit bytes and checks its digest:

@@ -33,10 +33,14 @@ const maxSend = 64 << 20
 // gather reads a folder. It honours .gitignore files at every level and does
 // not follow links.
 func gather(dir string) (*gathered, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
 	g := &gathered{files: previewd.Files{}}
 	var patterns []gitignore.Pattern
 	var total int64
-	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -64,15 +68,19 @@ func gather(dir string) (*gathered, error) {
 			g.secrets++
 			return nil
 		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if total += info.Size(); total > maxSend {
+			return fmt.Errorf("%s holds more than %s: name a smaller folder, or put what is not needed into .gitignore", dir, bytesText(maxSend))
+		}
 		content, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}
 		// Some systems store names decomposed; on the wire they are composed.
 		g.files[norm.NFC.String(slash)] = content
-		if total += int64(len(content)); total > maxSend {
-			return fmt.Errorf("%s holds more than %s: name a smaller folder, or put what is not needed into .gitignore", dir, bytesText(maxSend))
-		}
 		return nil
 	})
 	if err == nil && len(g.files) == 0 {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"github.com/alecthomas/kong"
 
@@ -18,6 +20,11 @@ type serveCmd struct {
 
 // Run implements the command.
 func (c *serveCmd) Run(e *env) error {
+	if os.Getenv("GOGC") == "" {
+		// The heap is small and requests are short: collecting it a fifth as often
+		// costs some memory under load and none at rest.
+		debug.SetGCPercent(400)
+	}
 	log, err := newLogger(e.streams.Err, c.LogLevel, c.LogFormat)
 	if err != nil {
 		return err

@@ -69,7 +69,7 @@ func WithRequest(log *slog.Logger, next http.Handler) http.Handler {
 func logProblem(ctx context.Context, p *Problem) {
 	info := requestInfoOf(ctx)
 	level := slog.LevelDebug
-	if p.Status >= 500 {
+	if p.Status >= 500 && !errors.Is(p.cause, context.Canceled) { // a client that has gone away is no fault
 		level = slog.LevelError
 	}
 	info.log.Log(ctx, level, "request failed", telemetry.ReferenceID, p.ReferenceID, telemetry.Code, p.Code,

@@ -18,6 +18,7 @@ type siteCache struct {
 
 	mu      sync.RWMutex
 	sites   map[string]cachedSite
+	files   int    // of all sites
 	changes uint64 // counts forget: what was read before one is not stored after it
 }
 
@@ -26,7 +27,8 @@ type cachedSite struct {
 	until time.Time
 }
 
-const maxSites = 10_000
+// What the cache may hold: hosts, and files of their sites together.
+const maxSites, maxSiteFiles = 10_000, 200_000
 
 func newSiteCache(fresh time.Duration, load func(context.Context, string) (*site, error)) *siteCache {
 	return &siteCache{fresh: fresh, load: load, sites: map[string]cachedSite{}}
@@ -51,9 +53,14 @@ func (c *siteCache) find(ctx context.Context, label string) (*site, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.changes == changes {
-		if len(c.sites) >= maxSites {
+		if len(c.sites) >= maxSites || c.files > maxSiteFiles {
 			clear(c.sites)
+			c.files = 0
 		}
+		if old, ok := c.sites[label]; ok {
+			c.files -= len(old.site.files)
+		}
+		c.files += len(found.files)
 		c.sites[label] = cachedSite{found, now.Add(c.fresh)}
 	}
 	return found, nil
@@ -63,7 +70,10 @@ func (c *siteCache) forget(label string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.changes++
-	delete(c.sites, label)
+	if cached, ok := c.sites[label]; ok {
+		c.files -= len(cached.site.files)
+		delete(c.sites, label)
+	}
 }
 
 // blobCache keeps file contents in memory up to a number of bytes. What was

@@ -2,7 +2,10 @@ package preview
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"net/http"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -10,7 +13,6 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
-	"github.com/previewd/previewd/internal/httpx"
 )
 
 // site is a version, ready to be served.
@@ -115,11 +117,9 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, site *site) {
 	switch {
 	case redirect != "":
 		h["Cache-Control"] = headerNoCache
-		if r.URL.RawQuery != "" {
-			redirect += "?" + r.URL.RawQuery
-		}
 		// One slash only: two would name another host.
-		http.Redirect(w, r, "/"+strings.TrimLeft(redirect, "/"), status)
+		target := url.URL{Path: "/" + strings.TrimLeft(redirect, "/"), RawQuery: r.URL.RawQuery}
+		http.Redirect(w, r, target.String(), status)
 		return
 	case f == nil:
 		h["Cache-Control"] = headerNoCache
@@ -140,34 +140,50 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, site *site) {
 		form = f.choose(r.Header.Get("Accept-Encoding"))
 	}
 	h["Etag"] = form.etag
-	if status == http.StatusOK && form.etag[0] == r.Header.Get("If-None-Match") {
+	if status == http.StatusOK && matches(r.Header.Get("If-None-Match"), form.etag[0]) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	s.serveForm(w, r, f, form, status)
 }
 
+// matches reports whether an If-None-Match header names the tag: weakly, as
+// RFC 9110 §13.1.2 has it.
+func matches(header, etag string) bool {
+	if header == "" || header == etag {
+		return header != ""
+	}
+	for candidate := range strings.SplitSeq(header, ",") {
+		candidate = strings.TrimSpace(candidate)
+		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
+
 // maxCached is the size above which a file is read from disk each time.
 const maxCached = 4 << 20
 
 func (s *Server) serveForm(w http.ResponseWriter, r *http.Request, f *file, form *form, status int) {
+	if form.encoding != nil {
+		w.Header()["Content-Encoding"] = form.encoding
+	}
 	if form.Size > maxCached {
-		s.serveLarge(w, r, form)
+		s.serveLarge(w, r, form, status)
 		return
 	}
 	content, ok := s.blobs.find(form.Digest)
 	if !ok {
 		var err error
 		if content, err = artifact.ReadBlob(r.Context(), s.Artifacts, form.Digest, maxCached); err != nil {
-			serveBroken(w, r, err)
+			s.serveBroken(w, r, err)
 			return
 		}
 		s.blobs.add(form.Digest, content)
 	}
 	h := w.Header()
-	if form.encoding != nil {
-		h["Content-Encoding"] = form.encoding
-	} else if status == http.StatusOK && (r.Header.Get("Range") != "" || r.Header.Get("If-None-Match") != "") {
+	if status == http.StatusOK && r.Header.Get("Range") != "" {
 		http.ServeContent(w, r, f.path, time.Time{}, bytes.NewReader(content))
 		return
 	}
@@ -183,25 +199,44 @@ func (s *Server) serveForm(w http.ResponseWriter, r *http.Request, f *file, form
 
 var headerBytes = []string{"bytes"}
 
-func (s *Server) serveLarge(w http.ResponseWriter, r *http.Request, form *form) {
-	content, err := s.Artifacts.Open(r.Context(), form.Digest)
+func (s *Server) serveLarge(w http.ResponseWriter, r *http.Request, form *form, status int) {
+	err := s.verify(r.Context(), form.Digest)
+	var content io.ReadSeekCloser
+	if err == nil {
+		content, err = s.Artifacts.Open(r.Context(), form.Digest)
+	}
 	if err != nil {
-		serveBroken(w, r, err)
+		s.serveBroken(w, r, err)
 		return
 	}
 	defer content.Close()
-	if form.encoding != nil {
-		w.Header()["Content-Encoding"] = form.encoding
+	if status != http.StatusOK {
+		w.Header()["Content-Length"] = form.length
+		w.WriteHeader(status)
+		_, _ = io.Copy(w, content)
+		return
 	}
 	http.ServeContent(w, r, "", time.Time{}, content)
 }
 
+// verify reads a large blob through once, before it is first served.
+func (s *Server) verify(ctx context.Context, digest previewd.Digest) error {
+	if _, done := s.verified.Load(digest); done {
+		return nil
+	}
+	err := artifact.Verify(ctx, s.Artifacts, digest)
+	if err == nil {
+		s.verified.Store(digest, true)
+	}
+	return err
+}
+
 // serveBroken answers for a file whose bytes are gone or not what they were.
-func serveBroken(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Server) serveBroken(w http.ResponseWriter, r *http.Request, err error) {
 	for _, name := range []string{"Etag", "Content-Encoding", "Cache-Control", "Vary"} {
 		w.Header().Del(name)
 	}
-	httpx.WriteProblem(w, r, &previewd.Error{Code: previewd.CodeInternal, Err: err})
+	s.problem(w, r, &previewd.Error{Code: previewd.CodeInternal, Err: err})
 }
 
 // choose returns the smallest form that the client takes.

@@ -4,8 +4,10 @@ package preview
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -28,6 +30,7 @@ type Config struct {
 	Artifacts  artifact.Store
 	Domain     string        // hosts are <projectId>.<Domain> and <buildId>.b.<Domain>; no port
 	CacheBytes int64         // of files in memory; default 64 MiB
+	Log        *slog.Logger  // default slog.Default()
 	Fresh      time.Duration // how long a project's version is taken for current without a word; default 2 s
 }
 
@@ -36,12 +39,17 @@ type Server struct {
 	Config
 	sites *siteCache
 	blobs *blobCache
+
+	verified sync.Map // digests of large blobs that were read through
 }
 
 // New returns a Server.
 func New(cfg Config) *Server {
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = 64 << 20
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
 	}
 	if cfg.Fresh == 0 {
 		cfg.Fresh = 2 * time.Second
@@ -62,6 +70,7 @@ func (s *Server) label(host string) (string, bool) {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 {
 		host = host[:i]
 	}
+	host = strings.TrimSuffix(host, ".")
 	rest, ok := strings.CutSuffix(host, s.Domain)
 	if !ok {
 		if rest, ok = strings.CutSuffix(strings.ToLower(host), s.Domain); !ok {
@@ -130,5 +139,12 @@ func (s *Server) serveError(w http.ResponseWriter, r *http.Request, err error) {
 		servePage(w, r, http.StatusNotFound, statusView{State: "missing", Title: "There is no preview here", Text: "The address may be mistyped, or the project is gone."})
 		return
 	}
-	httpx.WriteProblem(w, r, err)
+	s.problem(w, r, err)
+}
+
+// problem answers with an error as the API does: with a request id, logged.
+func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error) {
+	httpx.WithRequest(s.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		httpx.WriteProblem(w, r, err)
+	})).ServeHTTP(w, r)
 }

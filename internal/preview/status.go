@@ -73,7 +73,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, site *site)
 func servePage(w http.ResponseWriter, r *http.Request, status int, view statusView) {
 	var page bytes.Buffer
 	if err := statusTemplate.Execute(&page, view); err != nil {
-		httpx.WriteProblem(w, r, err)
+		http.Error(w, "There is nothing to show.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

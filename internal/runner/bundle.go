@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/evanw/esbuild/pkg/api"
 
@@ -87,7 +90,8 @@ func (b *bundle) run() (immutable []string, failure *previewd.Failure, err error
 			return nil, nil, err
 		}
 	}
-	return b.immutable, nil, b.copyPublic()
+	failure, err = b.copyPlain()
+	return b.immutable, failure, err
 }
 
 // collectEntries finds the modules and stylesheets that pages load.
@@ -358,22 +362,31 @@ func (b *bundle) asset(local string) (string, bool, error) {
 	return "/" + name, true, b.writeHashed(name, content)
 }
 
-// copyPublic copies public/ to the root of the site, as it is.
-func (b *bundle) copyPublic() error {
+// copyPlain copies what keeps its name: public/, to the root of the site, and
+// the whole tree when a page finds its modules by an import map.
+func (b *bundle) copyPlain() (*previewd.Failure, error) {
+	mapped := false
+	for _, p := range b.tree.pages {
+		mapped = mapped || bytes.Contains(p.source, []byte("importmap"))
+	}
 	for _, name := range b.tree.files {
-		rest, ok := strings.CutPrefix(name, "public/")
-		if !ok {
+		to, public := strings.CutPrefix(name, "public/")
+		if !public && (!mapped || !partOfSite(name)) {
 			continue
 		}
-		if _, err := b.out.Stat(rest); err == nil {
-			b.logf("warning: public/%s is hidden by a file that the build made", rest)
+		if _, err := b.out.Stat(to); err == nil {
+			if public {
+				b.logf("warning: public/%s is hidden by a file that the build made", to)
+			}
 			continue
 		}
-		if err := b.copyFile(name, rest); err != nil {
-			return err
+		if err := b.copyFile(name, to); errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) {
+			return badConfig(name, name+" needs a folder where the site has a file of that name."), nil
+		} else if err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func (b *bundle) copyFile(from, to string) error {
@@ -382,18 +395,17 @@ func (b *bundle) copyFile(from, to string) error {
 		return err
 	}
 	defer src.Close()
-	if err := b.out.MkdirAll(path.Dir(to), fs.FileMode(0o755)); err != nil {
-		return err
+	if dir := path.Dir(to); dir != "." {
+		if err := b.out.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
 	}
 	dst, err := b.out.Create(to)
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(dst, src); err != nil {
-		dst.Close()
-		return err
-	}
-	return dst.Close()
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, dst.Close())
 }
 
 // envReplacer fills %NAME% in pages, as Vite does.

@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 	"html"
+	"regexp"
 	"strings"
 
 	xhtml "golang.org/x/net/html"
@@ -35,10 +36,15 @@ func (r *pageRewriter) visit(t *htmlToken) {
 		return
 	}
 	changed := false
+	mapped := r.scripts == nil && strings.EqualFold(t.attr("type"), "module") // its import map finds it under its name
+	if t.opens(atom.Style) {
+		inner := styleURL.ReplaceAllStringFunc(t.text, r.styleURL)
+		t.inner = &inner
+	}
 	if t.DataAtom == atom.Script && strings.EqualFold(t.attr("type"), "module") && r.scripts != nil {
 		t.before = r.headLinks() // a page without </head>
 		changed = r.moduleScript(t)
-	} else {
+	} else if !mapped {
 		for attr, kind := range references(t) {
 			changed = r.reference(t, attr, kind) || changed
 		}
@@ -92,6 +98,7 @@ func (r *pageRewriter) moduleScript(t *htmlToken) bool {
 	}
 	if t.attr("src") == "" {
 		t.Attr = append(t.Attr, xhtml.Attribute{Key: "src", Val: entry.file})
+		t.inner = new("")
 		return true
 	}
 	return setAttr(t, "src", entry.file)
@@ -137,6 +144,18 @@ func (r *pageRewriter) url(ref string, kind refKind) string {
 		return ref
 	}
 	return url + ref[len(stripQuery(ref)):]
+}
+
+var styleURL = regexp.MustCompile(`url\(\s*(?:"[^"]*"|'[^']*'|[^)"']*)\s*\)`)
+
+// styleURL rewrites one url() of a style that is written into the page.
+func (r *pageRewriter) styleURL(match string) string {
+	ref := strings.Trim(match[len("url("):len(match)-1], " \t\r\n\"'")
+	url := r.url(ref, refAsset)
+	if url == ref {
+		return match
+	}
+	return `url("` + url + `")`
 }
 
 func (r *pageRewriter) srcset(value string) string {

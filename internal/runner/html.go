@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bytes"
+	"net/url"
 	"path"
 	"strings"
 
@@ -35,7 +36,7 @@ func moduleScripts(source []byte) []moduleScript {
 	var scripts []moduleScript
 	importMap := false
 	walkHTML(source, func(t *htmlToken) {
-		if t.DataAtom != atom.Script || t.Type != html.StartTagToken {
+		if !t.opens(atom.Script) {
 			return
 		}
 		switch strings.ToLower(t.attr("type")) {
@@ -51,14 +52,21 @@ func moduleScripts(source []byte) []moduleScript {
 	return scripts
 }
 
-// htmlToken is a token of a page. Setting out replaces it; before is written
-// in front of it.
+// htmlToken is a token of a page. Setting out replaces it, setting inner what
+// it holds; before is written in front of it.
 type htmlToken struct {
 	html.Token
 	line   int
-	text   string // of a script element: what it holds
+	text   string // of a script or style element: what it holds
 	before string
 	out    *string
+	inner  *string // replaces text
+}
+
+// opens reports whether the token begins an element. A slash at the end of a
+// tag means nothing in HTML: <script/> is a script that goes on.
+func (t *htmlToken) opens(a atom.Atom) bool {
+	return t.DataAtom == a && (t.Type == html.StartTagToken || t.Type == html.SelfClosingTagToken)
 }
 
 func (t *htmlToken) attr(name string) string {
@@ -96,7 +104,7 @@ func walkHTML(source []byte, visit func(*htmlToken)) []byte {
 		t := &htmlToken{Token: z.Token(), line: line}
 		line += bytes.Count(raw, []byte("\n"))
 		var inner []byte
-		if t.Type == html.StartTagToken && t.DataAtom == atom.Script {
+		if t.opens(atom.Script) || t.opens(atom.Style) {
 			if z.Next() == html.TextToken {
 				inner = bytes.Clone(z.Raw())
 				t.text = string(inner)
@@ -109,12 +117,13 @@ func walkHTML(source []byte, visit func(*htmlToken)) []byte {
 		out.WriteString(t.before)
 		if t.out == nil {
 			out.Write(raw)
-			out.Write(inner)
-			continue
+		} else {
+			out.WriteString(*t.out)
 		}
-		out.WriteString(*t.out)
-		if t.text == "" {
+		if t.inner == nil || t.text == "" {
 			out.Write(inner)
+		} else {
+			out.WriteString(*t.inner)
 		}
 	}
 }
@@ -154,6 +163,10 @@ func localPath(pagePath, ref string) (string, bool) {
 	ref = strings.TrimSpace(ref)
 	name := stripQuery(ref)
 	if name == "" || strings.HasPrefix(ref, "//") || hasScheme(ref) {
+		return "", false
+	}
+	name, err := url.PathUnescape(name)
+	if err != nil {
 		return "", false
 	}
 	if rooted, ok := strings.CutPrefix(name, "/"); ok {

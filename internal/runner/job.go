@@ -24,12 +24,13 @@ import (
 // job is one attempt of one build.
 type job struct {
 	*Runner
-	claim  *previewd.Claim
-	dir    string // the attempt's own: source/ and out/
-	step   string
-	log    *buildLog
-	result childResult
-	large  string // the last large source file that the child has loaded
+	claim     *previewd.Claim
+	dir       string // the attempt's own: source/ and out/
+	step      string
+	log       *buildLog
+	result    childResult
+	immutable map[string]bool
+	large     string // the last large source file that the child has loaded
 }
 
 // failedError is a failure that is the author's to mend.

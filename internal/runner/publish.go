@@ -36,6 +36,9 @@ func (j *job) publish(ctx context.Context) (previewd.Digest, error) {
 	if err != nil {
 		return "", err
 	}
+	for _, name := range j.result.Immutable {
+		j.immutable[name] = true
+	}
 	manifest := previewd.Manifest{Files: make([]previewd.ManifestFile, len(names))}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(4) // syncing waits for the disk, compressing for a CPU
@@ -104,7 +107,7 @@ func (j *job) listSite(fsys fs.FS, part func(string) bool) ([]string, error) {
 const maxCompress = 16 << 20
 
 func (j *job) store(ctx context.Context, root *os.Root, name string) (previewd.ManifestFile, error) {
-	file := previewd.ManifestFile{Path: name, Immutable: slices.Contains(j.result.Immutable, name)}
+	file := previewd.ManifestFile{Path: name, Immutable: j.immutable[name]}
 	f, err := root.Open(name)
 	if err != nil {
 		return file, fmt.Errorf("cannot open %s: %w", name, err)

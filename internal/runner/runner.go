@@ -44,6 +44,9 @@ func New(cfg Config) (*Runner, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot find this program: %w", err)
 		}
+		if runtime.GOOS == "linux" {
+			self = "/proc/self/exe" // this very program, also when its file has been replaced
+		}
 		cfg.Executable = self
 	}
 	if cfg.Slots == 0 {
@@ -141,7 +144,7 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 		r.heartbeat(ctx, claim, cancel)
 	}()
 
-	j := &job{Runner: r, claim: claim, dir: filepath.Join(dir, fmt.Sprintf("%s-%d", claim.BuildID, claim.Epoch))}
+	j := &job{Runner: r, claim: claim, immutable: map[string]bool{}, dir: filepath.Join(dir, fmt.Sprintf("%s-%d", claim.BuildID, claim.Epoch))}
 	outcome, err := j.run(ctx)
 	if err != nil {
 		outcome = r.outcomeOf(ctx, j, err)

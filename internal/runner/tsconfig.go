@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -48,13 +50,14 @@ type tsReference struct {
 	Path string `json:"path"`
 }
 
-const maxExtends = 16
+const maxExtends, maxLoads = 16, 100
 
 // readTSConfig reads the tree's tsconfig.json with all that it extends, and the
 // paths of the projects that it refers to. It returns what esbuild is to take
 // for tsconfig.json, and the aliases.
 func readTSConfig(root *os.Root) (raw string, aliases []alias, failure *previewd.Failure) {
-	options, references, failure := loadTSConfig(root, "tsconfig.json", "", 0)
+	l := &tsconfigLoader{root: root}
+	options, references, failure := l.load("tsconfig.json", "", 0)
 	if failure != nil {
 		return "", nil, failure
 	}
@@ -63,7 +66,7 @@ func readTSConfig(root *os.Root) (raw string, aliases []alias, failure *previewd
 		if path.Ext(name) != ".json" {
 			name = path.Join(name, "tsconfig.json")
 		}
-		referred, _, failure := loadTSConfig(root, name, "tsconfig.json", 1)
+		referred, _, failure := l.load(name, "tsconfig.json", 1)
 		if failure != nil {
 			return "", nil, failure
 		}
@@ -86,15 +89,21 @@ func readTSConfig(root *os.Root) (raw string, aliases []alias, failure *previewd
 	return string(text), aliases, nil
 }
 
-// loadTSConfig reads one file and what it extends. Targets of "paths" come out
+// tsconfigLoader counts what it loads: lists of extends can multiply.
+type tsconfigLoader struct {
+	root  *os.Root
+	loads int
+}
+
+// load reads one file and what it extends. Targets of "paths" come out
 // relative to the tree's root. from is the file that named this one, "" for the
 // first, which may be missing.
-func loadTSConfig(root *os.Root, name, from string, depth int) (compilerOptions, []tsReference, *previewd.Failure) {
+func (l *tsconfigLoader) load(name, from string, depth int) (compilerOptions, []tsReference, *previewd.Failure) {
 	var config tsconfig
-	if failure := readTSConfigFile(root, name, from, &config); failure != nil {
+	if failure := readTSConfigFile(l.root, name, from, &config); failure != nil {
 		return compilerOptions{}, nil, failure
 	}
-	if depth > maxExtends {
+	if l.loads++; depth > maxExtends || l.loads > maxLoads {
 		return compilerOptions{}, nil, badConfig(name, "extends goes round in a circle or too deep.")
 	}
 	var merged compilerOptions
@@ -109,7 +118,7 @@ func loadTSConfig(root *os.Root, name, from string, depth int) (compilerOptions,
 		if path.Ext(target) != ".json" {
 			target += ".json"
 		}
-		inherited, _, failure := loadTSConfig(root, target, name, depth+1)
+		inherited, _, failure := l.load(target, name, depth+1)
 		if failure != nil {
 			return merged, nil, failure
 		}
@@ -141,8 +150,12 @@ func readTSConfigFile(root *os.Root, name, from string, config *tsconfig) *previ
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return badConfig(from, fmt.Sprintf("%s refers to %s, which does not exist.", from, name))
-	case err != nil: // the folder's root lets no link out
-		return unsafeExtends(max(from, name), name)
+	case err != nil:
+		// The folder's root lets no link and no path out.
+		if _, ok := resolveInside(root.Name(), filepath.Join(root.Name(), name)); !ok {
+			return unsafeExtends(cmp.Or(from, name), name)
+		}
+		return badConfig(name, fmt.Sprintf("%s cannot be read: %v.", name, err))
 	}
 	standard, err := hujson.Standardize(raw)
 	if err == nil {

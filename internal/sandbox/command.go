@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"runtime"
 	"time"
@@ -38,6 +39,7 @@ func Run(ctx context.Context, c Command) (Exit, error) {
 	defer runtime.UnlockOSThread()
 
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Args[0] = os.Args[0] // a path like /proc/self/exe is no name
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, c.Stdin, c.Stdout, c.Stderr
 	if cmd.Env == nil {
 		cmd.Env = []string{} // nil would mean: inherit

@@ -96,7 +96,8 @@ type buildEventsInput struct {
 // eventStream describes a stream of events.
 func (s *Server) eventStream(path, id, summary string) huma.Operation {
 	o := op(http.MethodGet, path, id, summary)
-	o.Description = "Server-sent events. Each event's data is an Event and its id resumes after it; `log` frames carry the log, " +
+	o.Description = "Server-sent events. Each event's data is an Event and its id resumes after it; `log` frames carry the log, `reset` says that" +
+		" the cursor was not of this build and everything is sent again, " +
 		"`end` closes the stream of a build that is over. A client that has seen everything gets a 204."
 	event := huma.SchemaFromType(s.api.OpenAPI().Components.Schemas, eventType)
 	o.Responses = map[string]*huma.Response{
@@ -122,21 +123,39 @@ func (s *Server) streamBuildEvents(ctx context.Context, in *buildEventsInput) (*
 	if err != nil {
 		return nil, err
 	}
-	rest, err := s.Events.ListBuildEvents(ctx, in.BuildID, after, 1)
+	known, rest, err := s.after(ctx, in.BuildID, after)
 	if err != nil {
 		return nil, err
 	}
+	if !known {
+		after = 0
+	}
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		r, w := humago.Unwrap(hc)
-		if cursor != "" && build.Status.Terminal() && len(rest) == 0 {
+		if known && !rest && build.Status.Terminal() {
 			w.WriteHeader(http.StatusNoContent) // tells EventSource not to come back
 			return
 		}
 		follower := httpx.BuildFollower{Source: s.Events, Hints: s.Hints, Build: build, After: after, Log: in.Log}
-		if stream, err := httpx.NewStream(w); err == nil {
+		stream, err := httpx.NewStream(w)
+		if err == nil && !known {
+			err = stream.Send("", "reset", map[string]string{"reason": "The cursor is of no event of this build."})
+		}
+		if err == nil {
 			_ = follower.Run(r.Context(), stream) // a reader that has gone away resumes by its cursor
 		}
 	}}, nil
+}
+
+// after reports whether a cursor is an event of the build, or the beginning,
+// and whether there are events after it.
+func (s *Server) after(ctx context.Context, buildID string, cursor int64) (known, rest bool, err error) {
+	events, err := s.Events.ListBuildEvents(ctx, buildID, max(cursor-1, 0), 2)
+	if err != nil || cursor == 0 {
+		return true, true, err
+	}
+	known = len(events) > 0 && events[0].Seq == cursor
+	return known, len(events) > 1, nil
 }
 
 type readLogInput struct {
