@@ -60,7 +60,7 @@ var mayUse = map[string][]string{
 	"github.com/tmaxmax/go-sse":           {"client"},
 	"github.com/vbauerster/mpb/v8":        {"internal/cli"},
 	"golang.org/x/net":                    {"internal/config", "internal/runner"},
-	"golang.org/x/sync":                   {"internal/app", "internal/cli", "internal/runner"},
+	"golang.org/x/sync":                   {"internal/app", "internal/cli", "internal/httpx", "internal/runner"},
 	"golang.org/x/sys":                    {"internal/sandbox"},
 	"golang.org/x/term":                   {"internal/cli"},
 	"golang.org/x/text":                   {"internal/cli", "internal/worker"},

@@ -15,6 +15,9 @@ type Dispatcher interface {
 	// HeartbeatBuild renews the lease. True means: kill the build and finish it
 	// with OutcomeCanceled.
 	HeartbeatBuild(ctx context.Context, lease Lease) (canceling bool, err error)
+	// AwaitCancel returns as soon as the build is to be killed, else after wait,
+	// so that nobody waits a heartbeat for it.
+	AwaitCancel(ctx context.Context, lease Lease, wait time.Duration) (canceling bool, err error)
 	// StartStep records that the build has come to a step.
 	StartStep(ctx context.Context, lease Lease, step string) error
 	// AppendLog appends at exactly this offset, else it returns CodeOffsetMismatch.

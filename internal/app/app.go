@@ -99,7 +99,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	})
 	a.health(mux)
 	mux.Handle("/", httpx.Fallback(mux))
-	a.handler = byHost(previews, httpx.WithRequest(opts.Log, mux))
+	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(mux)))
 	a.runner, err = runner.New(runner.Config{
 		Dispatcher: a.Worker, Artifacts: artifacts, ID: localRunner, WorkDir: a.Config.WorkPath(),
 		Executable: opts.Executable, Slots: a.Config.Builds, Log: opts.Log,

@@ -270,6 +270,9 @@ func TestEventsResume(t *testing.T) {
 	}
 	status, _, _ := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after="+all[len(all)-1], "")
 	require.Equal(t, http.StatusNoContent, status)
+	_, _, reset := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after=999", "")
+	require.Contains(t, reset, "event: reset\n", "a cursor of another log is not believed")
+	require.Contains(t, reset, "id: 1\n")
 	status, _, text := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after=x", "")
 	require.Equal(t, http.StatusBadRequest, status, text)
 
@@ -402,6 +405,13 @@ func TestConfigurationErrorsSayWhatToDo(t *testing.T) {
 	} {
 		_, err := app.New(context.Background(), app.Options{Config: cfg})
 		require.ErrorContains(t, err, want)
+	}
+	for _, pair := range [][2]string{
+		{"https://API.Example.com", "preview.example.com"}, {"https://api.example.com.", "preview.example.com"},
+		{"https://api.example.com", "preview.example.com."}, {"http://corp", "p.corp"}, {"http://corp", "corp"},
+	} {
+		cfg := config.Config{Addr: "127.0.0.1:0", Data: "x", BaseURL: pair[0], PreviewDomain: pair[1]}
+		require.ErrorContains(t, cfg.Validate(), "registrable domain", pair)
 	}
 	ok := config.Config{Addr: "127.0.0.1:0", Data: "x", BaseURL: "https://api.example.com", PreviewDomain: "previews.example.net"}
 	require.NoError(t, ok.Validate())

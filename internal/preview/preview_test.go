@@ -201,6 +201,7 @@ func TestNegotiatesCompression(t *testing.T) {
 	}
 	plain, zipped := f.get("/").Header.Get("Etag"), f.get("/", "Accept-Encoding", "gzip").Header.Get("Etag")
 	require.NotEqual(t, plain, zipped, "a strong tag names the bytes")
+	require.Equal(t, http.StatusNotModified, f.get("/", "Accept-Encoding", "br", "If-None-Match", "*").StatusCode)
 	weak := f.get("/", "If-None-Match", `"x", W/`+plain)
 	require.Equal(t, http.StatusNotModified, weak.StatusCode)
 }

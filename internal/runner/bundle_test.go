@@ -2,6 +2,8 @@ package runner
 
 import (
 	"bufio"
+	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -214,6 +216,77 @@ func TestGuardFollowsNoLinkOut(t *testing.T) {
 			require.NotContains(t, said.String()+result.Failure.Message+result.Failure.Excerpt, secret)
 		})
 	}
+}
+
+// esbuild follows source maps by itself, past every plugin.
+func TestSourceMapsAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	outside := filepath.Join(t.TempDir(), "secret.txt")
+	require.NoError(t, os.WriteFile(outside, []byte(secret), 0o644))
+	sourceMap := `{"version":3,"sources":["file://` + outside + `"],"mappings":"AAAA","names":[]}`
+	inline := "data:application/json;base64," + base64.StdEncoding.EncodeToString([]byte(sourceMap))
+	for name, files := range map[string]map[string]string{
+		"Inline":   {"main.ts": "console.log(1)\n//# sourceMappingURL=" + inline},
+		"File":     {"main.ts": "console.log(1)\n//# sourceMappingURL=x.map", "x.map": sourceMap},
+		"CSS":      {"main.ts": `import "./a.css"`, "a.css": "a{color:red}\n/*# sourceMappingURL=" + inline + " */"},
+		"Package":  {"main.ts": `import "p"`, "node_modules/p/index.js": "console.log(1)\n//@ sourceMappingURL=" + inline},
+		"InScript": {"main.ts": "1", "index.html": `<script type="module">console.log(import.meta.env.MODE)` + "\n//# sourceMappingURL=" + inline + "\n</script>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if files["index.html"] == "" {
+				files["index.html"] = loads("/main.ts")
+			}
+			src, out := t.TempDir(), t.TempDir()
+			for file, content := range files {
+				require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(src, file)), 0o755))
+				require.NoError(t, os.WriteFile(filepath.Join(src, file), []byte(content), 0o644))
+			}
+			var said strings.Builder
+			result := unconfined(t, src, out, &said)
+			require.Nil(t, result.Failure)
+			require.True(t, result.Built)
+			require.NoError(t, filepath.WalkDir(out, func(path string, entry os.DirEntry, err error) error {
+				if err != nil || entry.IsDir() {
+					return err
+				}
+				content, err := os.ReadFile(path)
+				require.NotContains(t, string(content), secret, path)
+				return err
+			}))
+		})
+	}
+}
+
+func TestGlobImportsSayNothingOfTheMachine(t *testing.T) {
+	t.Parallel()
+	src, out := t.TempDir(), t.TempDir()
+	outside := filepath.Join(filepath.Dir(src), "neighbour-"+secret+".js")
+	require.NoError(t, os.WriteFile(outside, []byte("1"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(src, "index.html"), []byte(loads("/main.ts")), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(src, "main.ts"), []byte("import(`../neighbour-${location.hash}.js`)"), 0o644))
+	var said strings.Builder
+	result := unconfined(t, src, out, &said)
+	require.NotNil(t, result.Failure)
+	require.NotContains(t, said.String()+result.Failure.Message+result.Failure.Excerpt, secret)
+}
+
+// Whatever a child says is kept in bounds before anybody else sees it.
+func TestChildsWordsAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o := b.build(map[string]string{"index.html": loads("/main.ts"), "main.ts": "import \"./" + strings.Repeat("A", 5<<20) + "\"\nlet a: number = \"\x1b]0;PWNED\a\" @@@"})
+	require.Equal(t, previewd.FailureUser, o.Failure.Class)
+	text := o.Failure.Message + o.Failure.Hint + o.Failure.File + o.Failure.Excerpt + o.Reason
+	require.Less(t, len(text), 5000)
+	require.NotContains(t, text, "\x1b")
+	many := map[string]string{"index.html": loads("/main.ts"), "main.ts": ""}
+	for i := range 40 { // files large enough to be spoken of, loaded in parallel
+		name := fmt.Sprintf("f%d.js", i)
+		many["main.ts"] += "import \"./" + name + "\"\n"
+		many[name] = "/*" + strings.Repeat("x", largeFile) + "*/"
+	}
+	require.Equal(t, previewd.OutcomeCompleted, b.build(many).Kind)
 }
 
 func TestDeepNestingFailsOneBuild(t *testing.T) {

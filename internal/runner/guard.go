@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/evanw/esbuild/pkg/api"
@@ -207,7 +208,7 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 	if info, err := os.Stat(real); err == nil && info.Size() > largeFile {
 		g.large(args.Path, info.Size())
 	}
-	if strings.Contains(".js .mjs .cjs .jsx .ts .mts .cts .tsx .css ", filepath.Ext(real)+" ") && args.Suffix == "" {
+	if slices.Contains(mappedExt, filepath.Ext(real)) && args.Suffix == "" {
 		raw, err := os.ReadFile(real)
 		source := string(withoutSourceMap(raw))
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderDefault}, err
@@ -220,6 +221,9 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 	source := string(raw)
 	return api.OnLoadResult{Contents: &source, Loader: loader}, err
 }
+
+// mappedExt are the files whose source maps esbuild follows.
+var mappedExt = []string{".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx", ".css"}
 
 var sourceMapComment = regexp.MustCompile(`([/*][#@]\s*sourceMappingURL)=`)
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -138,11 +139,9 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, claim.Timeout, errTimeout)
 	defer stop()
-	beating := make(chan struct{})
-	go func() {
-		defer close(beating)
-		r.heartbeat(ctx, claim, cancel)
-	}()
+	var watching sync.WaitGroup
+	watching.Go(func() { r.heartbeat(ctx, claim, cancel) })
+	watching.Go(func() { r.awaitCancel(ctx, claim, cancel) })
 
 	j := &job{Runner: r, claim: claim, immutable: map[string]bool{}, dir: filepath.Join(dir, fmt.Sprintf("%s-%d", claim.BuildID, claim.Epoch))}
 	outcome, err := j.run(ctx)
@@ -150,7 +149,7 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 		outcome = r.outcomeOf(ctx, j, err)
 	}
 	stop() // ends the heartbeat; the lease holds long enough to finish
-	<-beating
+	watching.Wait()
 	if outcome.Kind != "" {
 		r.finish(claim, outcome)
 	}
@@ -208,6 +207,21 @@ func (r *Runner) heartbeat(ctx context.Context, claim *previewd.Claim, cancel co
 			renewed = time.Now()
 		case code == previewd.CodeLeaseLost || code == previewd.CodeBuildFinished || time.Since(renewed) > claim.LeaseFor*5/6:
 			cancel(errLost)
+		}
+	}
+}
+
+// awaitCancel ends the build as soon as the worker wants it gone.
+func (r *Runner) awaitCancel(ctx context.Context, claim *previewd.Claim, cancel context.CancelCauseFunc) {
+	for ctx.Err() == nil {
+		canceling, err := r.Dispatcher.AwaitCancel(ctx, claim.Lease, claim.LeaseFor)
+		switch {
+		case canceling:
+			cancel(errCanceled)
+		case previewd.ErrorCode(err) == previewd.CodeLeaseLost:
+			cancel(errLost)
+		case err != nil:
+			pause(ctx, time.Second) // the heartbeat will tell
 		}
 	}
 }

@@ -60,6 +60,11 @@ func (d *dispatcher) HeartbeatBuild(_ context.Context, lease previewd.Lease) (bo
 	return d.canceled, nil
 }
 
+func (d *dispatcher) AwaitCancel(ctx context.Context, _ previewd.Lease, _ time.Duration) (bool, error) {
+	<-ctx.Done()
+	return false, ctx.Err()
+}
+
 func (d *dispatcher) StartStep(_ context.Context, _ previewd.Lease, step string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -47,6 +47,9 @@ func findBundlerNeed(t *sourceTree, dir string) string {
 
 // scanInline scans a module that is written into its page.
 func scanInline(options api.BuildOptions, p page, script moduleScript) string {
+	if strings.Contains(script.inline, "import.meta.env") {
+		return p.path + " reads import.meta.env"
+	}
 	s := &moduleScan{dir: options.AbsWorkingDir}
 	options.EntryPoints = nil
 	options.Stdin = &api.StdinOptions{

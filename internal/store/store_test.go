@@ -64,6 +64,25 @@ func TestTxIsAllOrNothing(t *testing.T) {
 	})
 }
 
+// A caller that gives up at any moment leaves the one writer as it was.
+func TestCanceledTxBlocksNobody(t *testing.T) {
+	t.Parallel()
+	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
+		for i := range 2000 {
+			ctx, cancel := context.WithCancel(context.Background())
+			go func() {
+				for range i % 200 {
+					_ = ctx.Err()
+				}
+				cancel()
+			}()
+			_ = db.Tx(ctx, func(tx *store.DB) error { return tx.AppendAudit(ctx, store.AuditEntry{}) })
+			cancel()
+		}
+		require.NoError(t, db.Ping(context.Background()))
+	})
+}
+
 func TestReadersDoNotWrite(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {

@@ -55,6 +55,26 @@ func (s *Service) HeartbeatBuild(ctx context.Context, lease previewd.Lease) (can
 	return canceling, err
 }
 
+// AwaitCancel implements previewd.Dispatcher.
+func (s *Service) AwaitCancel(ctx context.Context, lease previewd.Lease, wait time.Duration) (canceling bool, err error) {
+	b, err := s.Store.FindBuild(ctx, lease.BuildID)
+	if err != nil {
+		return false, err
+	}
+	err = s.waitFor(ctx, b.ProjectID, wait, func() (bool, error) {
+		b, err := s.Store.FindBuild(ctx, lease.BuildID)
+		if err != nil {
+			return false, err
+		}
+		if b.Epoch != lease.Epoch {
+			return false, &previewd.Error{Code: previewd.CodeLeaseLost, Message: "The build has been claimed again; this runner must drop it."}
+		}
+		canceling = b.Status == previewd.BuildCanceling
+		return b.Status != previewd.BuildBuilding, nil
+	})
+	return canceling, err
+}
+
 // StartStep implements previewd.Dispatcher.
 func (s *Service) StartStep(ctx context.Context, lease previewd.Lease, step string) error {
 	var projectID string

@@ -31,7 +31,10 @@ func TestNewerBuildSupersedes(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, third.ID, old.SupersededBy)
 
-		canceling, err := f.HeartbeatBuild(t.Context(), running.Lease)
+		canceling, err := f.AwaitCancel(t.Context(), running.Lease, time.Minute)
+		require.NoError(t, err)
+		require.True(t, canceling, "at once, not at the next heartbeat")
+		canceling, err = f.HeartbeatBuild(t.Context(), running.Lease)
 		require.NoError(t, err)
 		require.True(t, canceling)
 		_, err = f.finish(running)
