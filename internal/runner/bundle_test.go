@@ -179,6 +179,9 @@ func TestTreeCannotReachOut(t *testing.T) {
 			require.Equal(t, previewd.OutcomeFailed, o.Kind, "%+v", o)
 			require.Equal(t, previewd.FailureUser, o.Failure.Class)
 			require.Contains(t, o.Failure.Message+o.Failure.Excerpt, c.names)
+			if strings.Contains(name, "Relative") || name == "JSDynamic" || strings.HasPrefix(name, "TSConfig") {
+				require.Equal(t, previewd.FailUnsafePath, o.Failure.Code)
+			}
 			all := o.Failure.Message + o.Failure.Excerpt + o.Failure.Hint + b.log.String()
 			require.NotContains(t, all, secret)
 			require.NotContains(t, all, "root:")
