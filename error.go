@@ -2,6 +2,7 @@ package previewd
 
 import (
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -45,6 +46,9 @@ type Error struct {
 // Error returns the message, the details and the cause.
 func (e *Error) Error() string {
 	text := e.Message
+	if e.Details != "" || e.Err != nil {
+		text = strings.TrimSuffix(text, ".")
+	}
 	if e.Details != "" {
 		text += " (" + e.Details + ")"
 	}

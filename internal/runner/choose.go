@@ -34,7 +34,7 @@ func choose(t *sourceTree, need func() string) choice {
 		return choice{Failure: &previewd.Failure{
 			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: "package.json",
 			Message: fmt.Sprintf("package.json has a build script (%q), which needs the npm runner; this server has none yet.", clip(t.buildScript, 80)),
-			Hint:    `Remove scripts.build, or say {"runner": "bundle"} in previewd.json, to have the tree bundled without npm.`,
+			Hint:    `Remove scripts.build, or add previewd.json with {"runner": "bundle"} to bundle the tree without npm, or {"runner": "static"} to serve it as it is.`,
 		}}
 	}
 	if !t.has("index.html") {
