@@ -187,6 +187,22 @@ func TestRollbackPins(t *testing.T) {
 	})
 }
 
+// The death of the whole server costs a build no attempt, but does not go on
+// for ever: the build may be what it dies of.
+func TestRecoverCostsNoAttemptUpToABound(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		p := f.create()
+		recovered := 0
+		for f.status(p.BuildID) != previewd.BuildFailed {
+			f.claim()
+			require.NoError(t, f.Recover(t.Context(), "runner-1"))
+			recovered++
+			require.Less(t, recovered, 100)
+		}
+		require.Greater(t, recovered, 20)
+	})
+}
+
 func TestReaperTakesBackLostBuilds(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {

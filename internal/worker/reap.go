@@ -47,14 +47,19 @@ func (s *Service) Reap(ctx context.Context) error {
 		s.reap(ctx, stale, previewd.Trigger{Kind: previewd.TriggerQueueTimeout}, queueFailure))
 }
 
+// maxClaims bounds how often a build is taken up again without a count after the
+// whole server has died, in case the build is what it dies of.
+const maxClaims = 25
+
 // Recover takes back the builds of a runner that is known to be gone: the one
-// that ran in this data folder's process before it was killed. The reaper would
-// do it too, a lease later.
+// that ran in this data folder's process before it was killed. That says nothing
+// of the builds, so it costs them no attempt. The reaper would do it too, a
+// lease later, and count it.
 func (s *Service) Recover(ctx context.Context, runnerID string) error {
 	held := func(ctx context.Context, tx *store.DB) ([]*store.Build, error) {
 		return tx.ListRunnerBuilds(ctx, runnerID)
 	}
-	return s.reap(ctx, held, previewd.Trigger{Kind: previewd.TriggerFail, Class: previewd.FailureWorkerLost}, lostFailure)
+	return s.reap(ctx, held, previewd.Trigger{Kind: previewd.TriggerRelease}, lostFailure)
 }
 
 var (
@@ -78,8 +83,8 @@ func (s *Service) reap(ctx context.Context, find findBuilds, t previewd.Trigger,
 		}
 		for _, b := range reaped {
 			t.Epoch, t.Delay = b.Epoch, s.Retry(b.Attempt)
-			if t.Kind == previewd.TriggerFail {
-				t.Delay = 0
+			if t.Kind == previewd.TriggerRelease && b.Epoch >= maxClaims {
+				t.Kind, t.Class = previewd.TriggerFail, previewd.FailureWorkerLost
 			}
 			why.Step = b.Step
 			b.Failure = &why

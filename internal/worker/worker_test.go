@@ -58,6 +58,12 @@ func (h *hub) Subscribe(string) (<-chan struct{}, func()) {
 	}
 }
 
+func (h *hub) waiting() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.subs)
+}
+
 func setup(t *testing.T, db *store.DB, change ...func(*worker.Config)) *fixture {
 	t.Helper()
 	artifacts, err := artifact.NewFolder(t.TempDir())
@@ -303,6 +309,7 @@ func TestFindBuildWaitsForAChange(t *testing.T) {
 			}
 			got <- b.Status
 		}()
+		testkit.Eventually(t, "somebody waits", func() bool { return f.Changes.(*hub).waiting() > 0 })
 		f.claim()
 		require.Equal(t, previewd.BuildBuilding, <-got)
 	})
