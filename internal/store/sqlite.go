@@ -66,7 +66,11 @@ func (s *sqliteDB) reader() querier { return s.read }
 
 func (s *sqliteDB) close() error {
 	s.write.turn <- struct{}{} // waits for a running transaction
-	return errors.Join(s.read.db.Close(), s.write.conn.Close(), s.write.db.Close())
+	err := s.read.db.Close()
+	for _, stmt := range s.write.stmts { // or SQLite keeps the connection, and its log beside the database
+		err = errors.Join(err, stmt.Close())
+	}
+	return errors.Join(err, s.write.conn.Close(), s.write.db.Close())
 }
 
 func (s *sqliteDB) begin(ctx context.Context) (txn, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -81,6 +82,18 @@ func TestCanceledTxBlocksNobody(t *testing.T) {
 		}
 		require.NoError(t, db.Ping(context.Background()))
 	})
+}
+
+func TestCloseLeavesOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "one.db")})
+	require.NoError(t, err)
+	insertProject(t, db, "key")
+	require.NoError(t, db.Close())
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "the log is written back: %v", entries)
 }
 
 func TestReadersDoNotWrite(t *testing.T) {
