@@ -18,7 +18,6 @@ const (
 	nsPackage = "package" // one that previewd embeds
 	nsPublic  = "public"  // a file of public/: its URL
 	nsInline  = "inline"  // a module written into a page
-	nsEmpty   = "empty"   // one that a package.json says browsers do without
 )
 
 // refusal is what the guard says of an import that it does not allow. It comes
@@ -118,13 +117,16 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 	if len(found.Errors) > 0 {
 		return refuse(previewd.FailBundle, "", "Cannot find %q.", args.Path)
 	}
-	if strings.HasPrefix(found.Path, "(disabled)") || found.Namespace == "(disabled)" {
-		return api.OnResolveResult{Path: args.Path, Namespace: nsEmpty} // package.json "browser": false
-	}
 	if found.External || found.Namespace != "" && found.Namespace != "file" {
 		return api.OnResolveResult{Path: found.Path, External: found.External, Namespace: found.Namespace}
 	}
-	if _, ok := resolveInside(g.dir, found.Path); !ok {
+	_, ok := resolveInside(g.dir, found.Path)
+	if strings.Contains(args.Importer, "/node_modules/") && (ok || !exists(found.Path)) {
+		// A package may say that browsers do without a file. esbuild does not tell
+		// plugins, so it gets to resolve this again; what it loads is checked.
+		return api.OnResolveResult{}
+	}
+	if !ok {
 		return refuse(previewd.FailUnsafePath, "Import files of the project only; links out of it are not followed.",
 			"Import %q leads out of the project.", args.Path)
 	}
@@ -133,6 +135,11 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 		effects = api.SideEffectsFalse
 	}
 	return api.OnResolveResult{Path: found.Path, Suffix: suffix, SideEffects: effects}
+}
+
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return filepath.IsAbs(file) && err == nil
 }
 
 // kindFor turns the kind of an entry point, which esbuild's resolver would look
@@ -180,9 +187,6 @@ func (g *guard) load(args api.OnLoadArgs) (api.OnLoadResult, error) {
 		raw, err := packageFS.ReadFile("packages/" + args.Path)
 		source := string(raw)
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS, ResolveDir: "/"}, err
-	case nsEmpty:
-		source := "export default {}"
-		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
 	case nsPublic:
 		source := fmt.Sprintf("export default %q", args.Path)
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
@@ -198,6 +202,10 @@ func (g *guard) load(args api.OnLoadArgs) (api.OnLoadResult, error) {
 // loadFile is the second line: whatever way esbuild came to a file, it is not
 // read unless it lies in the tree.
 func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
+	if !filepath.IsAbs(args.Path) { // a module of Node that a package.json says browsers do without
+		source := "module.exports = {}"
+		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
+	}
 	real, ok := resolveInside(g.dir, args.Path)
 	if !ok {
 		return api.OnLoadResult{Errors: []api.Message{{
