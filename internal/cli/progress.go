@@ -120,7 +120,7 @@ func failureText(b *previewd.Build) string {
 		fmt.Fprintf(&text, "%s\n", f.Hint)
 	}
 	fmt.Fprintf(&text, "reference: %s\n", b.ReferenceID)
-	return strings.Map(harmless, text.String())
+	return strings.Map(previewd.Harmless, text.String())
 }
 
 // bar is the progress of a terminal: one line that fills with the steps.

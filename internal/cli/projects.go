@@ -197,21 +197,12 @@ func clip(s string, n int) string {
 		if len(out) == n {
 			return string(out) + "…"
 		}
-		if r == '\n' || r == '\t' || harmless(r) < 0 {
+		if r == '\n' || r == '\t' || previewd.Harmless(r) < 0 {
 			r = ' '
 		}
 		out = append(out, r)
 	}
 	return string(out)
-}
-
-// harmless drops what could drive a terminal: control characters but for line
-// breaks and tabs, and marks that turn the direction of text.
-func harmless(r rune) rune {
-	if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-		return -1
-	}
-	return r
 }
 
 func bytesText(n int64) string {

@@ -97,12 +97,12 @@ func (b *bundle) run() (immutable []string, failure *previewd.Failure, err error
 // collectEntries finds the modules and stylesheets that pages load.
 func (b *bundle) collectEntries() (failure *previewd.Failure) {
 	for _, p := range b.tree.pages {
-		for i, script := range moduleScripts(p.source) {
+		for i, script := range p.modules {
 			if script.src == "" && strings.TrimSpace(script.inline) != "" {
 				b.addInline(p, i, script)
 			}
 		}
-		mapped := moduleScripts(p.source) == nil // an import map: its modules stay as they are
+		mapped := p.modules == nil // an import map: its modules stay as they are
 		walkHTML(p.source, func(t *htmlToken) {
 			for attr, kind := range references(t) {
 				local, ok := localPath(p.path, t.attr(attr))

@@ -13,7 +13,7 @@ import (
 // rewritePage makes a page load what the build has made of its modules, styles
 // and assets.
 func (b *bundle) rewritePage(p page) ([]byte, error) {
-	r := &pageRewriter{bundle: b, page: p, scripts: moduleScripts(p.source)}
+	r := &pageRewriter{bundle: b, page: p, scripts: p.modules}
 	source := []byte(b.envReplacer().Replace(string(p.source)))
 	out := walkHTML(source, r.visit)
 	return out, r.err

@@ -44,7 +44,7 @@ func choose(t *sourceTree, need func() string) choice {
 		return choice{Runner: t.config.Runner, Reason: configFile + " says so"}
 	}
 	for _, p := range t.pages {
-		for _, s := range moduleScripts(p.source) {
+		for _, s := range p.modules {
 			if slices.Contains([]string{".ts", ".tsx", ".jsx", ".mts"}, path.Ext(stripQuery(s.src))) {
 				return choice{Runner: runnerBundle, Reason: fmt.Sprintf("%s loads %s, which browsers cannot run as it is", p.path, clip(s.src, 200))}
 			}

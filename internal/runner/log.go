@@ -63,12 +63,12 @@ func (l *buildLog) printf(format string, args ...any) {
 	}
 }
 
+// printable keeps what one line may hold.
 func printable(r rune) rune {
-	if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 ||
-		r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+	if r == '\n' {
 		return -1
 	}
-	return r
+	return previewd.Harmless(r)
 }
 
 func (l *buildLog) run(ctx context.Context) {

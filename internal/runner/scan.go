@@ -24,7 +24,7 @@ func findBundlerNeed(t *sourceTree, dir string) string {
 		Plugins: []api.Plugin{{Name: "scan", Setup: s.setup}},
 	}
 	for _, p := range t.pages {
-		for _, script := range moduleScripts(p.source) {
+		for _, script := range p.modules {
 			if script.src == "" {
 				if why := scanInline(options, p, script); why != "" {
 					s.add(why)

@@ -25,8 +25,9 @@ type sourceTree struct {
 }
 
 type page struct {
-	path   string
-	source []byte
+	path    string
+	source  []byte
+	modules []moduleScript // that it loads; nil when an import map finds them
 }
 
 // treeConfig is previewd.json at the root of a tree. All members are optional.
@@ -60,7 +61,7 @@ func readTree(fsys fs.FS) (*sourceTree, *previewd.Failure) {
 			return nil
 		}
 		source, err := readLimited(fsys, name, maxPageBytes)
-		t.pages = append(t.pages, page{name, source})
+		t.pages = append(t.pages, page{name, source, moduleScripts(source)})
 		return err
 	})
 	if err != nil {

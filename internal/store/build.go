@@ -106,15 +106,6 @@ func (db *DB) FindRunnableBuild(ctx context.Context) (*Build, error) {
 	return list[0], nil
 }
 
-// FindNextRunnableTime returns when a queued build that is not due yet becomes
-// so, or the zero time.
-func (db *DB) FindNextRunnableTime(ctx context.Context, after time.Time) (time.Time, error) {
-	var at *int64
-	_, err := db.one(ctx, []any{&at}, `
-		SELECT MIN(runnable_at) FROM worker_builds WHERE state = 'queued' AND runnable_at > $1`, micros(after))
-	return timeOf(at), err
-}
-
 // ListActiveBuilds returns the project's builds that are not over, oldest first.
 func (db *DB) ListActiveBuilds(ctx context.Context, projectID string) ([]*Build, error) {
 	return all(ctx, db, scanBuild, `

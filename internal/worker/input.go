@@ -20,14 +20,11 @@ type Limits struct {
 	TotalBytes    int64 // of all files together
 	PromptBytes   int
 	MetadataBytes int // as JSON
-	OutputFiles   int // of a built site
-	OutputBytes   int64
 }
 
 // DefaultLimits is what Config.Limits means when it is zero.
 var DefaultLimits = Limits{
 	Files: 10_000, TotalBytes: 50 << 20, PromptBytes: 32 << 10, MetadataBytes: 16 << 10,
-	OutputFiles: 20_000, OutputBytes: 200 << 20,
 }
 
 // Limits of a path: what every file system that a tree may meet can hold.
