@@ -22,7 +22,8 @@ const module = "github.com/previewd/previewd"
 // mayImport says which of our packages a package may import; docs/architecture.md
 // explains it. "" is the root. Arrows point down: a change here needs an ADR.
 var mayImport = map[string][]string{
-	"":                   {},
+	"":                   {"internal/fault"},
+	"internal/fault":     {},
 	"client":             {""},
 	"internal/artifact":  {""},
 	"internal/config":    {""},
@@ -30,10 +31,10 @@ var mayImport = map[string][]string{
 	"internal/sandbox":   {""},
 	"internal/telemetry": {""},
 	"internal/httpx":     {"", "internal/telemetry"},
-	"internal/store":     {"", "internal/telemetry"},
-	"internal/runner":    {"", "internal/artifact", "internal/sandbox", "internal/telemetry"},
-	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/telemetry"},
-	"internal/workerapi": {"", "internal/httpx", "internal/telemetry"},
+	"internal/store":     {"", "internal/fault", "internal/telemetry"},
+	"internal/runner":    {"", "internal/artifact", "internal/fault", "internal/sandbox", "internal/telemetry"},
+	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/fault", "internal/telemetry"},
+	"internal/workerapi": {"", "internal/fault", "internal/httpx", "internal/telemetry"},
 	"internal/preview":   {"", "internal/artifact", "internal/httpx", "internal/telemetry"},
 	"internal/app":       {"", "internal/artifact", "internal/config", "internal/event", "internal/httpx", "internal/preview", "internal/runner", "internal/sandbox", "internal/store", "internal/telemetry", "internal/worker", "internal/workerapi"},
 	"internal/cli":       {"", "client", "internal/app", "internal/config", "internal/store"},
@@ -52,6 +53,7 @@ var mayUse = map[string][]string{
 	"github.com/go-git/go-git/v5":         {"internal/cli"},
 	"github.com/go-json-experiment/json":  {"internal/httpx"},
 	"github.com/gofrs/flock":              {"internal/app"},
+	"github.com/jackc/pgx/v5":             {"internal/store"},
 	"github.com/klauspost/compress":       {"internal/runner"},
 	"github.com/landlock-lsm/go-landlock": {"internal/sandbox"},
 	"github.com/pressly/goose/v3":         {"internal/store"},

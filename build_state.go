@@ -3,6 +3,8 @@ package previewd
 import (
 	"fmt"
 	"time"
+
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // CancelReason says who ended a build before its end.
@@ -62,6 +64,7 @@ type Trigger struct {
 	Delay  time.Duration // fail, lease-expired: backoff before another attempt
 	Reason CancelReason  // cancel: why
 	Grace  time.Duration // cancel: how long the runner has to acknowledge
+	Newer  bool          // fail, release, lease-expired: a newer build of the project waits
 }
 
 // byRunner reports whether only the runner that holds the build may pull the trigger.
@@ -80,13 +83,13 @@ func (k TriggerKind) byRunner() bool {
 // CodeBuildCanceling (cancel beats what has not committed) or CodeConflict
 // (not legal, or not due).
 func (s BuildState) Apply(t Trigger) (BuildState, error) {
-	if t.Kind.byRunner() && t.Epoch != s.Epoch {
+	if t.Kind.byRunner() && t.Epoch != s.Epoch && !fault.Off(fault.EpochCheck) {
 		return s, &Error{
 			Code: CodeLeaseLost, Message: "The build has been claimed again; this runner must drop it.",
 			Details: fmt.Sprintf("epoch %d, now %d", t.Epoch, s.Epoch),
 		}
 	}
-	if s.Status.Terminal() {
+	if s.Status.Terminal() && !fault.Off(fault.TerminalAbsorbs) {
 		return s, &Error{Code: CodeBuildFinished, Message: "The build is over.", Details: string(s.Status)}
 	}
 	switch s.Status {
@@ -130,8 +133,8 @@ func (s BuildState) applyBuilding(t Trigger) (BuildState, error) {
 		return s.retryOrFail(t.Class, t), nil
 	case TriggerRelease:
 		// Stopping is nobody's failure: the attempt is not counted.
-		s.Status, s.Attempt, s.LeaseUntil, s.RunnableAt = BuildQueued, s.Attempt-1, time.Time{}, t.Now
-		return s, nil
+		s.Attempt--
+		return s.requeue(t, t.Now), nil
 	case TriggerCancel:
 		s.Status, s.CancelReason, s.CancelDeadline = BuildCanceling, t.Reason, t.Now.Add(t.Grace)
 		return s, nil
@@ -153,6 +156,10 @@ func (s BuildState) applyCanceling(t Trigger) (BuildState, error) {
 	case TriggerAckCancel, TriggerRelease, TriggerFail:
 		return s.canceled(), nil
 	case TriggerComplete:
+		if fault.Off(fault.CancelBeats) {
+			s.Status, s.LeaseUntil, s.CancelDeadline = BuildCompleted, time.Time{}, time.Time{}
+			return s, nil
+		}
 		return s, &Error{Code: CodeBuildCanceling, Message: "The build is being canceled; its result must be dropped."}
 	case TriggerCancel:
 		return s, nil // canceling twice is canceling once: the first reason and deadline stand
@@ -180,12 +187,22 @@ func canceledStatus(reason CancelReason) BuildStatus {
 }
 
 func (s BuildState) retryOrFail(class FailureClass, t Trigger) BuildState {
-	s.LeaseUntil = time.Time{}
 	if class.Retryable() && s.Attempt < s.MaxAttempts {
-		s.Status, s.RunnableAt = BuildQueued, t.Now.Add(t.Delay)
+		return s.requeue(t, t.Now.Add(t.Delay))
+	}
+	s.Status, s.FailureClass, s.LeaseUntil = BuildFailed, class, time.Time{}
+	return s
+}
+
+// requeue returns a build to the queue, unless a newer one waits there: of a
+// project at most one waits, and it is the newest.
+func (s BuildState) requeue(t Trigger, runnable time.Time) BuildState {
+	s.LeaseUntil = time.Time{}
+	if t.Newer {
+		s.Status, s.CancelReason = BuildSuperseded, CancelSuperseded
 		return s
 	}
-	s.Status, s.FailureClass = BuildFailed, class
+	s.Status, s.RunnableAt = BuildQueued, runnable
 	return s
 }
 

@@ -1,0 +1,39 @@
+// Package fault lets tests break the product at named places. Both of its
+// parts are empty in a normal build: the compiler leaves nothing of them.
+//
+// With the build tag failpoint, Point kills, delays or fails where
+// PREVIEWD_FAILPOINTS says. With the build tag mutate, Off switches the one
+// mechanism off that PREVIEWD_MUTATE names, to show that the tests notice.
+package fault
+
+// Mechanism is something that protects a promise.
+type Mechanism string
+
+// The mechanisms that can be switched off.
+const (
+	EpochCheck      Mechanism = "epoch-check"      // a lost epoch writes nothing
+	TerminalAbsorbs Mechanism = "terminal-absorbs" // terminal states absorb
+	CancelBeats     Mechanism = "cancel-beats"     // canceling never completes
+	StateGuard      Mechanism = "state-guard"      // a write names the state that was read
+	RowLock         Mechanism = "row-lock"         // a transition locks the project's row
+	NewestWins      Mechanism = "newest-wins"      // the pointer never goes back
+	KeyFirst        Mechanism = "key-first"        // the key is claimed in the create's transaction
+	Fingerprint     Mechanism = "fingerprint"      // a key answers one request only
+	Window          Mechanism = "window"           // a double click without a key makes one project
+	Reaper          Mechanism = "reaper"           // lost builds are taken back
+	ReapCanceling   Mechanism = "reap-canceling"   // lost builds that are being canceled, too
+	FeedOrder       Mechanism = "feed-order"       // feed positions are given after commit
+	AuditHead       Mechanism = "audit-head"       // one locked row decides what follows
+	ImmediateBegin  Mechanism = "immediate-begin"  // SQLite takes the write lock at BEGIN
+	BlobCheck       Mechanism = "blob-check"       // completed only when the files are there
+	Fairness        Mechanism = "fairness"         // owners take turns
+	QueueCap        Mechanism = "queue-cap"        // waiting builds are bounded
+)
+
+// Mechanisms lists every mechanism.
+func Mechanisms() []Mechanism {
+	return []Mechanism{
+		EpochCheck, TerminalAbsorbs, CancelBeats, StateGuard, RowLock, NewestWins, KeyFirst, Fingerprint, Window,
+		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap,
+	}
+}
