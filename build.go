@@ -21,14 +21,19 @@ type Build struct {
 	Version    int64       `json:"version,omitempty" doc:"Number of the version that the build made."`
 	PreviewURL string      `json:"previewUrl" doc:"Shows this build for ever."`
 	// ReferenceID is minted with the build and repeated by every answer about it.
-	ReferenceID   string       `json:"referenceId" doc:"Name this when you ask about the build."`
-	QueuePosition int          `json:"queuePosition,omitempty" doc:"1 is next; absent once the build has begun."`
-	CancelReason  CancelReason `json:"cancelReason,omitempty"`
-	SupersededBy  string       `json:"supersededBy,omitempty" doc:"The newer build that took this one's place."`
-	QueuedAt      time.Time    `json:"queuedAt"`
-	StartedAt     *time.Time   `json:"startedAt,omitempty"`
-	FinishedAt    *time.Time   `json:"finishedAt,omitempty"`
-	LogBytes      int64        `json:"logBytes" doc:"Length of the log so far."`
+	ReferenceID   string `json:"referenceId" doc:"Name this when you ask about the build."`
+	QueuePosition int    `json:"queuePosition,omitempty" doc:"1 is next; absent once the build has begun."`
+	// The estimates come from this installation's history, and are absent without one.
+	EstimatedCompletionTime    *time.Time   `json:"estimatedCompletionTime,omitempty" doc:"When it is as likely over as not (p50); absent while there is no history to tell it from."`
+	EstimatedCompletionTimeP90 *time.Time   `json:"estimatedCompletionTimeP90,omitempty" doc:"When nine of ten such builds are over (p90)."`
+	CancelReason               CancelReason `json:"cancelReason,omitempty"`
+	SupersededBy               string       `json:"supersededBy,omitempty" doc:"The newer build that took this one's place."`
+	QueuedAt                   time.Time    `json:"queuedAt"`
+	StartedAt                  *time.Time   `json:"startedAt,omitempty"`
+	FinishedAt                 *time.Time   `json:"finishedAt,omitempty"`
+	LogBytes                   int64        `json:"logBytes" doc:"Length of the log so far."`
+
+	Replay
 }
 
 // Source describes what a build is made from.

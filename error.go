@@ -21,7 +21,12 @@ const (
 	CodeMethodNotAllowed   Code = "method_not_allowed"
 	CodeConflict           Code = "conflict"
 	CodeClientIDNotAllowed Code = "client_id_not_allowed"
+	CodeIDTaken            Code = "project_id_taken"
+	CodeBuildActive        Code = "build_active"
+	CodeQueueFull          Code = "queue_full"
 	CodeKeyInvalid         Code = "idempotency_key_invalid"
+	CodeKeyMissing         Code = "idempotency_key_missing"
+	CodeKeyInFlight        Code = "idempotency_in_flight"
 	CodeKeyReused          Code = "idempotency_key_reused"
 	CodeLeaseLost          Code = "lease_lost"
 	CodeBuildCanceling     Code = "build_canceling"
@@ -40,7 +45,9 @@ type Error struct {
 	RetryAfter time.Duration // > 0 when trying again later can help
 	Err        error         // optional: the cause, never shown outside
 
-	ReferenceID string // on what a server answered: names the failure in its log
+	ReferenceID string    // on what a server answered: names the failure in its log
+	At          time.Time // of a refusal that was stored with its key
+	Replay                // a refusal can be an answer that was given before
 }
 
 // Error returns the message, the details and the cause.

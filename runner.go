@@ -70,5 +70,6 @@ type Outcome struct {
 	Failure   *Failure // failed
 	Runner    string   // "static" or "bundle"; "" when it did not get so far
 	Reason    string   // why that runner
+	Cache     string   // what it found cached, for estimates; "" when it keeps no cache
 	Isolation string
 }

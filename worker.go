@@ -12,19 +12,34 @@ type Worker interface {
 	Creator
 	Reader
 	VersionKeeper
+	Inspector
 }
 
 // Creator makes projects and builds.
 type Creator interface {
 	// CreatePreview creates a project and its first build, all or none, and
 	// returns both. The same principal and key always get the same project;
-	// with other content they get CodeKeyReused. It returns CodeInvalid or
-	// CodeInvalidPath for input that breaks the rules, before anything is stored.
+	// with other content they get CodeKeyReused. Without a key, an equal request
+	// of the same user within ten seconds gets the first one's answer. It returns
+	// CodeInvalid or CodeInvalidPath for input that breaks the rules, before
+	// anything is stored, and CodeQueueFull when too many builds wait.
 	CreatePreview(ctx context.Context, req CreatePreviewRequest) (*Preview, error)
-	// CreateBuild creates the next build of a project. Under the default policy
-	// a build of the project that waits or runs is superseded. It returns
-	// CodeNotFound when there is no such project.
+	// CreateBuild creates the next build of a project. What becomes of a build
+	// of the project that waits or runs is its policy's to say. It returns
+	// CodeNotFound when there is no such project, CodeBuildActive when the policy
+	// refuses, and CodeQueueFull when too many builds wait.
 	CreateBuild(ctx context.Context, req CreateBuildRequest) (*Build, error)
+	// CancelBuild ends a build. One that runs is canceling until its runner has
+	// killed it; one that is over stays as it is. It returns CodeNotFound when
+	// there is no such build.
+	CancelBuild(ctx context.Context, req CancelBuildRequest) (*Build, error)
+}
+
+// Inspector answers questions about what has been done.
+type Inspector interface {
+	// FindOperation tells what became of the caller's idempotency key. It returns
+	// CodeNotFound when the key is free.
+	FindOperation(ctx context.Context, caller Caller, key string) (*Operation, error)
 }
 
 // Reader reads projects, builds and their logs, and templates.
@@ -57,18 +72,19 @@ type VersionKeeper interface {
 type Caller struct {
 	Principal string // who the token belongs to; scopes idempotency keys
 	Service   string // the service's name: created_by_service
+	LegacyIDs bool   // may bring its own project ids
 	RequestID string
 }
 
 // CreatePreviewRequest is what a project is made of.
 type CreatePreviewRequest struct {
 	UserID        string         `json:"userId"`
-	ProjectID     string         `json:"projectId,omitempty"` // refused: ids are made here
+	ProjectID     string         `json:"projectId,omitempty"` // refused, unless the caller may bring its own
 	Prompt        string         `json:"prompt"`
 	TemplateFiles Files          `json:"templateFiles"`
 	Metadata      map[string]any `json:"metadata,omitempty"` // "template" names a built-in one
 
-	IdempotencyKey string `json:"-"` // "" lets every call make a project
+	IdempotencyKey string `json:"-"` // "" is guarded by the window alone
 	Caller         Caller `json:"-"`
 }
 
@@ -79,12 +95,18 @@ type Preview struct {
 	Status                  BuildStatus `json:"status" enum:"queued,building,canceling,completed,failed,canceled,superseded"`
 	PreviewURL              string      `json:"previewUrl,omitempty"`
 	QueuePosition           int         `json:"queuePosition,omitempty" doc:"1 is next."`
-	EstimatedCompletionTime *time.Time  `json:"estimatedCompletionTime,omitempty" doc:"Absent while there is no history to tell it from."`
+	EstimatedCompletionTime *time.Time  `json:"estimatedCompletionTime,omitempty" doc:"When it is as likely over as not; absent while there is no history to tell it from."`
 	IDGenerationSource      IDSource    `json:"idGenerationSource" enum:"server,client"`
 	CreatedByService        string      `json:"createdByService"`
 	ReferenceID             string      `json:"referenceId" doc:"Name this when you ask about the build."`
 
-	Replayed bool `json:"-"` // an earlier call with the same key made it
+	Replay
+}
+
+// Replay says of an answer whether it was given before.
+type Replay struct {
+	Replayed          Replayed `json:"-"` // "" for a first answer
+	OriginalRequestID string   `json:"-"` // of the request that got the first answer
 }
 
 // CreateBuildRequest is what the next build of a project is made of.
@@ -93,9 +115,27 @@ type CreateBuildRequest struct {
 	Prompt        string         `json:"prompt"`
 	TemplateFiles Files          `json:"templateFiles"`
 	Metadata      map[string]any `json:"metadata,omitempty"`
+	Policy        BuildPolicy    `json:"policy,omitempty"` // "" means PolicySupersede
 
 	IdempotencyKey string `json:"-"`
 	Caller         Caller `json:"-"`
+}
+
+// BuildPolicy says what a new build does to a build of its project that is not
+// over.
+type BuildPolicy string
+
+// The policies.
+const (
+	PolicySupersede BuildPolicy = "supersede" // what waits or runs is superseded
+	PolicyQueue     BuildPolicy = "queue"     // what runs goes on, what waits is superseded
+	PolicyReject    BuildPolicy = "reject"    // the new build is refused
+)
+
+// CancelBuildRequest names a build to end.
+type CancelBuildRequest struct {
+	BuildID string
+	Caller  Caller
 }
 
 // ActivateVersionRequest names a version of a project.

@@ -75,6 +75,7 @@ type request struct {
 	key    string // Idempotency-Key
 	in     any
 	out    any
+	replay *previewd.Replay // nil when the answer cannot be one
 }
 
 // do sends the request until it gets an answer that is final.
@@ -89,6 +90,9 @@ func (c *Client) do(ctx context.Context, r request) error {
 	for try := 0; ; try++ {
 		response, err := c.send(ctx, r, body)
 		if err == nil {
+			if r.replay != nil {
+				*r.replay = replayOf(response.Header)
+			}
 			return readJSON(response, r.out)
 		}
 		if try >= c.cfg.Retries || !retryable(err) || r.method == http.MethodPost && r.key == "" {
@@ -97,6 +101,12 @@ func (c *Client) do(ctx context.Context, r request) error {
 		if !sleep(ctx, backoff(try, err)) {
 			return err
 		}
+	}
+}
+
+func replayOf(h http.Header) previewd.Replay {
+	return previewd.Replay{
+		Replayed: previewd.Replayed(h.Get("Idempotent-Replayed")), OriginalRequestID: h.Get("Idempotent-Original-Request-Id"),
 	}
 }
 
@@ -164,13 +174,16 @@ func readProblem(response *http.Response) error {
 	}
 	return &previewd.Error{
 		Code: problem.Code, Message: problem.Detail, Details: problem.Details, ReferenceID: problem.ReferenceID,
-		RetryAfter: time.Duration(problem.RetryAfterMS) * time.Millisecond,
+		RetryAfter: time.Duration(problem.RetryAfterMS) * time.Millisecond, Replay: replayOf(response.Header),
 	}
 }
 
 func retryable(err error) bool {
-	code := previewd.ErrorCode(err)
-	return code == previewd.CodeUnavailable || code == previewd.CodeInternal
+	switch previewd.ErrorCode(err) {
+	case previewd.CodeUnavailable, previewd.CodeInternal, previewd.CodeKeyInFlight:
+		return true
+	}
+	return false
 }
 
 // backoff returns how long to wait before another try: what the server says,

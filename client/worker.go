@@ -17,7 +17,7 @@ func (c *Client) CreatePreview(ctx context.Context, req previewd.CreatePreviewRe
 	var preview previewd.Preview
 	err := c.do(ctx, request{
 		method: http.MethodPost, path: "/v1/create-preview-for-new-project",
-		key: keyOr(req.IdempotencyKey), in: req, out: &preview,
+		key: keyOr(req.IdempotencyKey), in: req, out: &preview, replay: &preview.Replay,
 	})
 	return &preview, err
 }
@@ -28,9 +28,26 @@ func (c *Client) CreateBuild(ctx context.Context, req previewd.CreateBuildReques
 	var build previewd.Build
 	err := c.do(ctx, request{
 		method: http.MethodPost, path: "/v1/projects/" + url.PathEscape(req.ProjectID) + "/builds",
-		key: keyOr(req.IdempotencyKey), in: req, out: &build,
+		key: keyOr(req.IdempotencyKey), in: req, out: &build, replay: &build.Replay,
 	})
 	return &build, err
+}
+
+// CancelBuild ends a build. It is safe to repeat by its nature.
+func (c *Client) CancelBuild(ctx context.Context, req previewd.CancelBuildRequest) (*previewd.Build, error) {
+	var build previewd.Build
+	err := c.do(ctx, request{
+		method: http.MethodPost, path: "/v1/builds/" + url.PathEscape(req.BuildID) + "/cancel", key: previewd.NewRequestID(), out: &build,
+	})
+	return &build, err
+}
+
+// FindOperation tells what became of an idempotency key. The caller is who the
+// client's token belongs to.
+func (c *Client) FindOperation(ctx context.Context, _ previewd.Caller, key string) (*previewd.Operation, error) {
+	var op previewd.Operation
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/operations", query: url.Values{"idempotencyKey": {key}}, out: &op})
+	return &op, err
 }
 
 func keyOr(key string) string {

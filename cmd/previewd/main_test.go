@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 type cleaningUp struct{ *testing.M }
 
 func (m cleaningUp) Run() int {
-	defer testkit.RemoveProgram()
+	defer testkit.CleanUp()
 	return m.M.Run()
 }
 

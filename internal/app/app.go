@@ -48,13 +48,11 @@ type App struct {
 	listener net.Listener
 	handler  http.Handler
 	runner   *runner.Runner
+	runnerID string
+	hub      *event.Hub
 	lock     *flock.Flock
 	log      *slog.Logger
 }
-
-// localRunner names this process's runner. Only one process uses a data folder,
-// so whatever a runner of this name holds at start is left from before.
-const localRunner = "local"
 
 // New builds everything, in the order in which it is needed, and begins to
 // listen. The caller calls Run, which closes everything, or Close.
@@ -82,11 +80,17 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	hub := new(event.Hub)
+	if a.runnerID, err = a.findRunnerID(); err != nil {
+		return nil, err
+	}
+	a.hub = &event.Hub{Bus: a.Store}
+	hub := a.hub
 	var previews *preview.Server
 	a.Worker, err = worker.New(worker.Config{
 		Store: a.Store, Artifacts: artifacts, Changes: hub, Log: opts.Log, PreviewURL: a.Config.PreviewURL,
 		Switched: func(projectID string) { previews.Switched(projectID) },
+		Queue:    &store.QueueLimits{Owner: a.Config.QueuePerUser, Total: a.Config.QueueTotal},
+		Lease:    a.Config.Lease, Timeouts: a.timeouts(),
 	})
 	if err != nil {
 		return nil, err
@@ -95,13 +99,13 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
 		Worker: a.Worker, Events: a.Worker, Hints: hub, Version: opts.Version,
-		Tokens: []httpx.Token{{Secret: token, Caller: previewd.Caller{Principal: "local", Service: "local"}}},
+		Tokens: a.tokens(token),
 	})
 	a.health(mux)
 	mux.Handle("/", httpx.Fallback(mux))
 	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(mux)))
 	a.runner, err = runner.New(runner.Config{
-		Dispatcher: a.Worker, Artifacts: artifacts, ID: localRunner, WorkDir: a.Config.WorkPath(),
+		Dispatcher: a.Worker, Artifacts: artifacts, ID: a.runnerID, WorkDir: a.Config.WorkPath(),
 		Executable: opts.Executable, Slots: a.Config.Builds, Log: opts.Log,
 	})
 	return a, err
@@ -130,10 +134,48 @@ func (a *App) open(ctx context.Context) (err error) {
 		return fmt.Errorf("cannot listen: %w; name another address with --addr", err)
 	}
 	a.Config.Complete(a.listener.Addr())
-	if a.Store, err = store.Open(ctx, store.Config{Path: a.Config.DatabasePath()}); err != nil {
+	if a.Store, err = store.Open(ctx, store.Config{Path: a.Config.DatabasePath(), URL: a.Config.DatabaseURL}); err != nil {
 		return err
 	}
 	return os.WriteFile(a.Config.AddressPath(), []byte(a.Config.BaseURL), 0o600)
+}
+
+// timeouts are the worker's, each with its default when it is 0.
+func (a *App) timeouts() worker.Timeouts {
+	t := worker.DefaultTimeouts
+	if a.Config.BuildTimeout > 0 {
+		t.Build = a.Config.BuildTimeout
+	}
+	if a.Config.QueueTimeout > 0 {
+		t.Queue = a.Config.QueueTimeout
+	}
+	return t
+}
+
+func (a *App) tokens(service string) []httpx.Token {
+	tokens := []httpx.Token{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
+	if a.Config.LegacyToken != "" {
+		legacy := previewd.Caller{Principal: "legacy", Service: "legacy", LegacyIDs: true}
+		tokens = append(tokens, httpx.Token{Secret: a.Config.LegacyToken, Caller: legacy})
+	}
+	return tokens
+}
+
+// findRunnerID returns the name of this folder's runner, made at the first
+// start. Only one process uses a folder, so whatever a runner of this name holds
+// at start is left from before.
+func (a *App) findRunnerID() (string, error) {
+	raw, err := os.ReadFile(a.Config.RunnerPath())
+	if id := strings.TrimSpace(string(raw)); err == nil && id != "" {
+		return id, nil
+	}
+	random := make([]byte, 8)
+	rand.Read(random)
+	id := "runner-" + hex.EncodeToString(random)
+	if err := os.WriteFile(a.Config.RunnerPath(), []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("cannot name the runner: %w", err)
+	}
+	return id, nil
 }
 
 // serviceToken returns the configured token, or the data folder's own.
@@ -185,11 +227,12 @@ func (a *App) health(mux *http.ServeMux) {
 // at the next start.
 func (a *App) Run(ctx context.Context) error {
 	// Short, and needed by the next start if this one is stopped at once.
-	if err := a.Worker.Recover(context.WithoutCancel(ctx), localRunner); err != nil {
+	if err := a.Worker.Recover(context.WithoutCancel(ctx), a.runnerID); err != nil {
 		return errors.Join(err, a.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serve(ctx) })
+	group.Go(func() error { return a.hub.Run(ctx) })
 	group.Go(func() error { return a.runner.Run(ctx) })
 	group.Go(func() error { return a.Worker.RunReaper(ctx) })
 	group.Go(func() error { return a.Worker.RunSweeper(ctx) })

@@ -368,7 +368,8 @@ func TestRollbackShowsTheOldFiles(t *testing.T) {
 	s := start(t)
 	p := s.create(`{"userId":"u","templateFiles":{"index.html":"one"}}`)
 	s.wait(p.BuildID)
-	_, _, text := s.call(http.MethodPost, "/v1/projects/"+p.ProjectID+"/builds", `{"templateFiles":{"index.html":"two"}}`)
+	_, _, text := s.call(http.MethodPost, "/v1/projects/"+p.ProjectID+"/builds", `{"templateFiles":{"index.html":"two"}}`,
+		"Idempotency-Key", previewd.NewRequestID())
 	var second previewd.Build
 	require.NoError(t, json.Unmarshal([]byte(text), &second))
 	s.wait(second.ID)

@@ -11,8 +11,9 @@ import (
 )
 
 type buildsCmd struct {
-	Watch buildsWatchCmd `cmd:"" help:"Follow a build to its end."`
-	Log   buildsLogCmd   `cmd:"" help:"Print a build's log."`
+	Watch  buildsWatchCmd  `cmd:"" help:"Follow a build to its end."`
+	Cancel buildsCancelCmd `cmd:"" help:"End a build."`
+	Log    buildsLogCmd    `cmd:"" help:"Print a build's log."`
 }
 
 type buildsWatchCmd struct {
@@ -62,6 +63,38 @@ func (c *buildsWatchCmd) Run(e *env) error {
 		return &buildEndedError{build}
 	}
 	return nil
+}
+
+type buildsCancelCmd struct {
+	remote
+	Build string        `arg:"" help:"Build id."`
+	Wait  time.Duration `help:"Wait up to this long until the build is over." default:"30s"`
+}
+
+// Run implements the command.
+func (c *buildsCancelCmd) Run(e *env) error {
+	server, err := c.connect()
+	if err != nil {
+		return err
+	}
+	build, err := server.CancelBuild(e.ctx, previewd.CancelBuildRequest{BuildID: c.Build})
+	if err != nil {
+		return err
+	}
+	for until := time.Now().Add(c.Wait); !build.Status.Terminal(); {
+		left := time.Until(until)
+		if left <= 0 {
+			return fmt.Errorf("%w: the build is still %s", errTimedOut, build.Status)
+		}
+		if build, err = server.FindBuild(e.ctx, c.Build, left); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return e.streams.printJSON(build)
+	}
+	_, err = fmt.Fprintf(e.streams.Out, "build %s is %s\n", build.ID, build.Status)
+	return err
 }
 
 type buildsLogCmd struct {

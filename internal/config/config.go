@@ -9,24 +9,36 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/net/publicsuffix"
 )
 
 // Config says how `previewd serve` runs.
 type Config struct {
-	Addr              string `help:"Address to listen on." default:"127.0.0.1:8080" env:"PREVIEWD_ADDR"`
-	Data              string `help:"Folder for the database, artifacts and tokens; created if missing." default:"./previewd-data" env:"PREVIEWD_DATA" type:"path"`
-	BaseURL           string `help:"URL under which clients reach the API. Default: http://<addr>." env:"PREVIEWD_BASE_URL" placeholder:"URL"`
-	PreviewDomain     string `help:"Domain of previews, with a port if it is not the URL's default. Default: preview.localhost:<port>." env:"PREVIEWD_PREVIEW_DOMAIN" placeholder:"HOST[:PORT]"`
-	AllowSharedDomain bool   `help:"Let previews share the API's registrable domain. Their scripts can then reach its cookies." env:"PREVIEWD_ALLOW_SHARED_DOMAIN"`
-	ServiceToken      string `help:"Service token. Default on loopback: one made in the data folder." env:"PREVIEWD_SERVICE_TOKEN" placeholder:"TOKEN"`
-	Builds            int    `help:"Builds at once. Default: the number of CPUs." env:"PREVIEWD_BUILDS" default:"0" placeholder:"N"`
-	LogLevel          string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
-	LogFormat         string `help:"Form of the log: text or json." enum:"text,json" default:"text" env:"PREVIEWD_LOG_FORMAT"`
+	Addr              string        `help:"Address to listen on." default:"127.0.0.1:8080" env:"PREVIEWD_ADDR"`
+	Data              string        `help:"Folder for the database, artifacts and tokens; created if missing." default:"./previewd-data" env:"PREVIEWD_DATA" type:"path"`
+	DatabaseURL       string        `help:"PostgreSQL 15 or newer, such as postgres://user:password@host/database. Several servers can share it. Behind a transaction pooler that keeps no prepared statements, add ?default_query_exec_mode=exec. Default: SQLite in the data folder." env:"PREVIEWD_DATABASE_URL" placeholder:"URL"`
+	Artifacts         string        `help:"Folder for artifacts; servers that share a database must share it. Default: in the data folder." env:"PREVIEWD_ARTIFACTS" placeholder:"DIR" type:"path"`
+	BaseURL           string        `help:"URL under which clients reach the API. Default: http://<addr>." env:"PREVIEWD_BASE_URL" placeholder:"URL"`
+	PreviewDomain     string        `help:"Domain of previews, with a port if it is not the URL's default. Default: preview.localhost:<port>." env:"PREVIEWD_PREVIEW_DOMAIN" placeholder:"HOST[:PORT]"`
+	AllowSharedDomain bool          `help:"Let previews share the API's registrable domain. Their scripts can then reach its cookies." env:"PREVIEWD_ALLOW_SHARED_DOMAIN"`
+	ServiceToken      string        `help:"Service token. Default on loopback: one made in the data folder." env:"PREVIEWD_SERVICE_TOKEN" placeholder:"TOKEN"`
+	LegacyToken       string        `help:"Second service token, whose requests may bring project ids of their own. Deprecated: for clients that are being moved." env:"PREVIEWD_LEGACY_TOKEN" placeholder:"TOKEN"`
+	Builds            int           `help:"Builds at once. Default: the number of CPUs." env:"PREVIEWD_BUILDS" default:"0" placeholder:"N"`
+	QueuePerUser      int           `help:"Builds of one user that may wait." env:"PREVIEWD_QUEUE_PER_USER" default:"1000" placeholder:"N"`
+	QueueTotal        int           `help:"Builds that may wait in all." env:"PREVIEWD_QUEUE_TOTAL" default:"100000" placeholder:"N"`
+	Lease             time.Duration `help:"How long a runner keeps a build without being heard of." env:"PREVIEWD_LEASE" default:"30s"`
+	BuildTimeout      time.Duration `help:"How long one try of a build may take." env:"PREVIEWD_BUILD_TIMEOUT" default:"5m"`
+	QueueTimeout      time.Duration `help:"How long a build may wait to be taken." env:"PREVIEWD_QUEUE_TIMEOUT" default:"1h"`
+	LogLevel          string        `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
+	LogFormat         string        `help:"Form of the log: text or json." enum:"text,json" default:"text" env:"PREVIEWD_LOG_FORMAT"`
 }
 
 const minToken = 16
+
+// minLease leaves a runner time for three heartbeats.
+const minLease = 300 * time.Millisecond
 
 // Validate reports everything that is wrong, in words that say what to do.
 func (c *Config) Validate() error {
@@ -43,6 +55,18 @@ func (c *Config) Validate() error {
 	}
 	if err == nil && c.ServiceToken == "" && !isLoopback(host) {
 		errs = append(errs, fmt.Errorf("--addr %s is open to the network, so a token must be given: set PREVIEWD_SERVICE_TOKEN", c.Addr))
+	}
+	if c.LegacyToken != "" && (len(c.LegacyToken) < minToken || c.LegacyToken == c.ServiceToken) {
+		errs = append(errs, fmt.Errorf("the legacy token must have at least %d characters and differ from the service token", minToken))
+	}
+	if c.DatabaseURL != "" && !strings.HasPrefix(c.DatabaseURL, "postgres://") && !strings.HasPrefix(c.DatabaseURL, "postgresql://") {
+		errs = append(errs, errors.New("--database-url must begin with postgres://; for SQLite leave it out"))
+	}
+	if c.QueuePerUser < 0 || c.QueueTotal < 0 {
+		errs = append(errs, errors.New("--queue-per-user and --queue-total must be 0 (no bound) or more"))
+	}
+	if c.Lease < 0 || c.Lease > 0 && c.Lease < minLease || c.BuildTimeout < 0 || c.QueueTimeout < 0 {
+		errs = append(errs, fmt.Errorf("--lease must be at least %s, and no time limit may be negative", minLease))
 	}
 	if c.Builds < 0 {
 		errs = append(errs, errors.New("--builds must be 0 or more"))
@@ -132,7 +156,15 @@ func (c *Config) path(name string) string { return filepath.Join(c.Data, name) }
 func (c *Config) DatabasePath() string { return c.path("previewd.db") }
 
 // ArtifactsPath returns where artifacts are stored.
-func (c *Config) ArtifactsPath() string { return c.path("artifacts") }
+func (c *Config) ArtifactsPath() string {
+	if c.Artifacts != "" {
+		return c.Artifacts
+	}
+	return c.path("artifacts")
+}
+
+// RunnerPath returns the file that holds the name of this folder's runner.
+func (c *Config) RunnerPath() string { return c.path("runner-id") }
 
 // WorkPath returns where builds work; it is emptied at start and stop.
 func (c *Config) WorkPath() string { return c.path("work") }

@@ -2,12 +2,32 @@
 // where to look and never what happened: the rows say that.
 package event
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
-// Hub fans hints out to subscribers in this process. The zero Hub is ready.
+// Bus carries topics between processes that share a database. What it loses is
+// found by those who wait and look from time to time.
+type Bus interface {
+	// Publish tells the other processes of topics.
+	Publish(ctx context.Context, topics []string) error
+	// Listen calls heard with topics of other processes until ctx ends or the
+	// connection breaks; ready when it has begun. It returns nil at once when no
+	// process can share the database.
+	Listen(ctx context.Context, ready func(), heard func(topic string)) error
+}
+
+// Hub fans hints out to subscribers in this process, and with a Bus and Run to
+// those in others. The zero Hub is ready.
 type Hub struct {
-	mu   sync.Mutex
-	subs map[string]map[chan struct{}]struct{}
+	Bus Bus
+
+	mu    sync.Mutex
+	subs  map[string]map[chan struct{}]struct{}
+	dirty map[string]struct{} // topics that other processes have not been told of
+	wake  chan struct{}       // nil while nobody publishes
 }
 
 // Subscribe returns a channel that receives after each Notify of the topic.
@@ -37,14 +57,92 @@ func (h *Hub) unsubscribe(topic string, c chan struct{}) {
 	}
 }
 
-// Notify wakes the topic's subscribers. It never blocks.
+// Notify wakes the topic's subscribers, here and in other processes. It never
+// blocks.
 func (h *Hub) Notify(topic string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.wakeSubscribers(topic)
+	if h.wake == nil {
+		return
+	}
+	h.dirty[topic] = struct{}{}
+	select {
+	case h.wake <- struct{}{}:
+	default: // the publisher is awake already
+	}
+}
+
+func (h *Hub) hear(topic string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if topic != "" {
+		h.wakeSubscribers(topic)
+		return
+	}
+	for topic := range h.subs {
+		h.wakeSubscribers(topic)
+	}
+}
+
+func (h *Hub) wakeSubscribers(topic string) {
 	for c := range h.subs[topic] {
 		select {
 		case c <- struct{}{}:
 		default: // a hint is waiting already
+		}
+	}
+}
+
+// retryBus is how long a broken bus rests.
+const retryBus = time.Second
+
+// Run carries hints between processes until ctx ends. While the bus is broken
+// only those who look from time to time notice changes made elsewhere.
+func (h *Hub) Run(ctx context.Context) error {
+	if h.Bus == nil {
+		<-ctx.Done()
+		return nil
+	}
+	wake := make(chan struct{}, 1)
+	h.mu.Lock()
+	h.wake, h.dirty = wake, map[string]struct{}{}
+	h.mu.Unlock()
+	var publishing sync.WaitGroup
+	defer publishing.Wait()
+	publishing.Go(func() { h.publish(ctx, wake) })
+	for ctx.Err() == nil {
+		// What was said before it began to listen may have been missed: "" wakes all.
+		err := h.Bus.Listen(ctx, func() { h.hear("") }, h.hear)
+		if err == nil {
+			<-ctx.Done() // there is nobody to listen to
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryBus):
+		}
+	}
+	return nil
+}
+
+// publish sends what has come up since it sent last: one message for many
+// changes when there are many, and no wait when there is one.
+func (h *Hub) publish(ctx context.Context, wake <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+		h.mu.Lock()
+		topics := make([]string, 0, len(h.dirty))
+		for topic := range h.dirty {
+			topics = append(topics, topic)
+		}
+		clear(h.dirty)
+		h.mu.Unlock()
+		if len(topics) > 0 {
+			_ = h.Bus.Publish(ctx, topics) // hints may be lost: waiters poll too
 		}
 	}
 }

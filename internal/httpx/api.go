@@ -59,8 +59,8 @@ func Route[I, O any](api huma.API, access Access, op huma.Operation, handler fun
 		if err != nil {
 			p := NewProblem(ctx, err)
 			logProblem(ctx, p)
-			if p.RetryAfterMS > 0 {
-				return nil, huma.ErrorWithHeaders(p, http.Header{"Retry-After": {retryAfter(p)}})
+			if headers := p.headers(); len(headers) > 0 {
+				return nil, huma.ErrorWithHeaders(p, headers)
 			}
 			return nil, p
 		}

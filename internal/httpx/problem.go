@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -33,7 +34,21 @@ type Problem struct {
 	Retryable    bool          `json:"retryable" doc:"The same request can succeed later."`
 	RetryAfterMS int64         `json:"retryAfterMs,omitempty"`
 
-	cause error
+	cause  error
+	replay previewd.Replay
+}
+
+// headers are those that the answer has beside its body.
+func (p *Problem) headers() http.Header {
+	h := http.Header{}
+	if p.RetryAfterMS > 0 {
+		h.Set("Retry-After", retryAfter(p))
+	}
+	if p.replay.Replayed != "" {
+		h.Set("Idempotent-Replayed", string(p.replay.Replayed))
+		h.Set("Idempotent-Original-Request-Id", p.replay.OriginalRequestID)
+	}
+	return h
 }
 
 // Error implements error.
@@ -54,11 +69,16 @@ var statusOf = map[previewd.Code]int{
 	previewd.CodeInvalidPath:        http.StatusBadRequest,
 	previewd.CodeClientIDNotAllowed: http.StatusBadRequest,
 	previewd.CodeKeyInvalid:         http.StatusBadRequest,
+	previewd.CodeKeyMissing:         http.StatusBadRequest,
 	previewd.CodeUnauthorized:       http.StatusUnauthorized,
 	previewd.CodeForbidden:          http.StatusForbidden,
 	previewd.CodeNotFound:           http.StatusNotFound,
 	previewd.CodeMethodNotAllowed:   http.StatusMethodNotAllowed,
 	previewd.CodeConflict:           http.StatusConflict,
+	previewd.CodeIDTaken:            http.StatusConflict,
+	previewd.CodeBuildActive:        http.StatusConflict,
+	previewd.CodeKeyInFlight:        http.StatusConflict,
+	previewd.CodeQueueFull:          http.StatusTooManyRequests,
 	previewd.CodeLeaseLost:          http.StatusConflict,
 	previewd.CodeBuildCanceling:     http.StatusConflict,
 	previewd.CodeBuildFinished:      http.StatusConflict,
@@ -90,6 +110,13 @@ func NewProblem(ctx context.Context, err error) *Problem {
 	}
 	p := newProblem(ctx, status, e.Code, e.Message)
 	p.Details, p.cause = e.Details, err
+	p.replay = e.Replay
+	if e.ReferenceID != "" {
+		p.ReferenceID = e.ReferenceID // of a stored refusal, which is the same each time
+	}
+	if !e.At.IsZero() {
+		p.Timestamp = e.At.Truncate(time.Millisecond)
+	}
 	p.Retryable = e.RetryAfter > 0 || status >= 500
 	p.RetryAfterMS = e.RetryAfter.Milliseconds()
 	return p
@@ -109,9 +136,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	p := NewProblem(r.Context(), err)
 	logProblem(r.Context(), p)
 	w.Header().Set("Content-Type", "application/problem+json")
-	if p.RetryAfterMS > 0 {
-		w.Header().Set("Retry-After", retryAfter(p))
-	}
+	maps.Copy(w.Header(), p.headers())
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p)
 }

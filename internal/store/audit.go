@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
+
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // AuditEntry is one mutating action, for the hash-chained audit log.
@@ -20,32 +22,44 @@ type AuditEntry struct {
 
 const auditChain = "worker"
 
-// AppendAudit adds an entry to the chain, under the lock of its head row.
+// AppendAudit adds an entry to the chain, under the lock of its head row. It
+// comes last in a transaction: what holds the head lets nobody else commit.
 func (db *DB) AppendAudit(ctx context.Context, entry AuditEntry) error {
+	if !db.inTx {
+		return errors.New("cannot write outside a transaction")
+	}
 	data, err := json.Marshal(entry.Data)
 	if err != nil {
 		return err
 	}
+	return db.engine.appendAudit(ctx, db, entry, string(data))
+}
+
+// appendAuditInSteps is what an engine does that cannot hash.
+func (db *DB) appendAuditInSteps(ctx context.Context, entry AuditEntry, data string) error {
 	var seq int64
 	var prev string
 	// The UPDATE locks the head before it is read: nobody else can build on
 	// the same predecessor.
-	found, err := db.one(ctx, []any{&seq, &prev}, `
-		UPDATE worker_audit_head SET seq = seq + 1 WHERE chain = $1 RETURNING seq, hash`, auditChain)
+	next := `UPDATE worker_audit_head SET seq = seq + 1 WHERE chain = $1 RETURNING seq, hash`
+	if fault.Off(fault.AuditHead) {
+		next = `SELECT seq + 1, hash FROM worker_audit_head WHERE chain = $1`
+	}
+	found, err := db.one(ctx, []any{&seq, &prev}, next, auditChain)
 	if err != nil {
 		return err
 	}
 	if !found {
 		return errors.New("cannot find the head of the audit chain")
 	}
-	hash := auditHash(prev, seq, db.now, entry, data)
-	if _, err := db.exec(ctx, `UPDATE worker_audit_head SET hash = $2 WHERE chain = $1`, auditChain, hash); err != nil {
+	hash := auditHash(prev, seq, db.now, entry, []byte(data))
+	if _, err := db.exec(ctx, `UPDATE worker_audit_head SET hash = $2, seq = $3 WHERE chain = $1`, auditChain, hash, seq); err != nil {
 		return err
 	}
 	_, err = db.exec(ctx, `
 		INSERT INTO worker_audit (chain, seq, prev, hash, at, actor, action, subject, data)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		auditChain, seq, prev, hash, micros(db.now), entry.Actor, entry.Action, entry.Subject, string(data))
+		auditChain, seq, prev, hash, micros(db.now), entry.Actor, entry.Action, entry.Subject, data)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // Build is a build's whole row.
@@ -17,17 +18,19 @@ type Build struct {
 	CreatedBy string // the service that asked for it
 	RequestID string
 	OwnerID   string
+	FairRank  int64  // with the id: the place in the queue
+	Cache     string // state of the caches that the build found
 }
 
 // InsertBuild stores a new build.
 func (db *DB) InsertBuild(ctx context.Context, b *Build) error {
 	_, err := db.exec(ctx, `
-		INSERT INTO worker_builds (id, project_id, seq, state, max_attempts, runnable_at, reference_id,
-			prompt, template, metadata, source_digest, source_files, source_bytes, created_by, request_id, queued_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		INSERT INTO worker_builds (id, project_id, seq, state, max_attempts, runnable_at, reference_id, prompt, template, metadata,
+			source_digest, source_files, source_bytes, created_by, request_id, queued_at, owner_id, fair_rank)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
 		b.ID, b.ProjectID, b.Seq, string(b.State.Status), b.State.MaxAttempts, micros(b.State.RunnableAt), b.ReferenceID,
 		b.Prompt, b.Template, b.Metadata, string(b.Source.Digest), b.Source.Files, b.Source.Bytes,
-		b.CreatedBy, b.RequestID, micros(b.QueuedAt))
+		b.CreatedBy, b.RequestID, micros(b.QueuedAt), b.OwnerID, b.FairRank)
 	return err
 }
 
@@ -36,7 +39,7 @@ const buildColumns = `
 	b.lease_until, b.cancel_reason, b.cancel_deadline, b.superseded_by, b.failure_class, b.failure, b.reference_id,
 	b.runner, b.runner_reason, b.isolation, b.prompt, b.template, b.metadata, b.source_digest, b.source_files,
 	b.source_bytes, b.log_bytes, b.created_by, b.request_id, b.queued_at, b.started_at, b.finished_at,
-	COALESCE(v.number, 0)`
+	b.owner_id, b.fair_rank, b.cache_state, COALESCE(v.number, 0)`
 
 const buildFrom = ` FROM worker_builds b LEFT JOIN worker_versions v ON v.build_id = b.id `
 
@@ -52,7 +55,7 @@ func (s *buildScan) dest(b *Build) []any {
 		&s.runnable, &s.runnerID, &s.lease, &s.cancelReason, &s.cancelDeadline, &s.supersededBy, &s.failureClass,
 		&s.failure, &b.ReferenceID, &b.Runner, &b.Reason, &b.Isolation, &b.Prompt, &b.Template, &b.Metadata,
 		(*string)(&b.Source.Digest), &b.Source.Files, &b.Source.Bytes, &b.LogBytes, &b.CreatedBy, &b.RequestID,
-		&s.queued, &s.startedAt, &s.finished, &b.Version,
+		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &b.Version,
 	}
 }
 
@@ -92,14 +95,28 @@ func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
 	return list[0], nil
 }
 
-// FindRunnableBuild returns the build that is claimed next, or nil: the oldest
-// that is due and whose project runs no other.
+// LockBuild returns the build with its project locked: nobody changes either
+// before the transaction ends. It returns CodeNotFound when there is no such build.
+func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
+	b, err := db.FindBuild(ctx, id)
+	if err != nil || db.engine.locking(lockProject) == "" {
+		return b, err
+	}
+	if _, err := db.LockProject(ctx, b.ProjectID); err != nil {
+		return nil, err
+	}
+	return db.FindBuild(ctx, id) // as it is now that the lock is held
+}
+
+// FindRunnableBuild returns the build that is claimed next, locked with its
+// project, or nil: the first of the queue that is due and whose project runs no
+// other. It passes over what others have locked.
 func (db *DB) FindRunnableBuild(ctx context.Context) (*Build, error) {
 	list, err := all(ctx, db, scanBuild, `
-		SELECT `+buildColumns+buildFrom+`
+		SELECT `+buildColumns+buildFrom+` JOIN worker_projects p ON p.id = b.project_id
 		WHERE b.state = 'queued' AND b.runnable_at <= $1 AND NOT EXISTS (
 			SELECT 1 FROM worker_builds r WHERE r.project_id = b.project_id AND r.state IN ('building', 'canceling'))
-		ORDER BY b.runnable_at, b.id LIMIT 1`, micros(db.now))
+		ORDER BY b.fair_rank, b.id LIMIT 1`+db.engine.locking(skipLocked), micros(db.now))
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -113,11 +130,21 @@ func (db *DB) ListActiveBuilds(ctx context.Context, projectID string) ([]*Build,
 		WHERE b.project_id = $1 AND b.state IN ('queued', 'building', 'canceling') ORDER BY b.seq`, projectID)
 }
 
+// FindWaiting returns the id of the project's build that waits, or "".
+func (db *DB) FindWaiting(ctx context.Context, projectID string) (id string, err error) {
+	_, err = db.one(ctx, []any{&id}, `SELECT id FROM worker_builds WHERE project_id = $1 AND state = 'queued'`, projectID)
+	return id, err
+}
+
 // ListExpiredBuilds returns builds whose lease or cancel deadline has passed.
 func (db *DB) ListExpiredBuilds(ctx context.Context, limit int) ([]*Build, error) {
+	states := `('building', 'canceling')`
+	if fault.Off(fault.ReapCanceling) {
+		states = `('building')`
+	}
 	return all(ctx, db, scanBuild, `
 		SELECT `+buildColumns+buildFrom+`
-		WHERE b.state IN ('building', 'canceling') AND (b.lease_until < $1 OR b.cancel_deadline < $1)
+		WHERE b.state IN `+states+` AND (b.lease_until < $1 OR b.cancel_deadline < $1)
 		ORDER BY b.lease_until LIMIT $2`, micros(db.now), limit)
 }
 
@@ -154,24 +181,18 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 	if b.FinishedAt != nil {
 		finished = micros(*b.FinishedAt)
 	}
+	guard := `epoch = $2 AND state = $3`
+	if fault.Off(fault.StateGuard) {
+		guard = `epoch >= $2 - 1000000 AND state <> $3 || '-'`
+	}
 	s := b.State
 	return changedOne(db.exec(ctx, `
 		UPDATE worker_builds SET state = $4, step = $5, epoch = $6, attempt = $7, runnable_at = $8, runner_id = $9,
 			lease_until = $10, cancel_reason = $11, cancel_deadline = $12, superseded_by = $13, failure_class = $14,
-			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20
-		WHERE id = $1 AND epoch = $2 AND state = $3`,
+			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20, cache_state = $21
+		WHERE id = $1 AND `+guard,
 		b.ID, read.Epoch, string(read.Status),
 		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
 		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
-		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished))
-}
-
-// CountQueuedBefore returns how many queued builds are claimed before b.
-func (db *DB) CountQueuedBefore(ctx context.Context, b *Build) (int, error) {
-	var n int
-	_, err := db.one(ctx, []any{&n}, `
-		SELECT COUNT(*) FROM worker_builds
-		WHERE state = 'queued' AND (runnable_at < $1 OR (runnable_at = $1 AND id < $2))`,
-		micros(b.State.RunnableAt), b.ID)
-	return n, err
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished, b.Cache))
 }

@@ -6,12 +6,16 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
-// Config is what Open needs.
+// Config is what Open needs: Path or URL.
 type Config struct {
-	Path string           // the SQLite file; its folder must exist
-	Now  func() time.Time // default time.Now; the database's clock on an engine that has none
+	Path        string           // the SQLite file; its folder must exist
+	URL         string           // postgres://…; goes before Path
+	Now         func() time.Time // default time.Now; the clock of an engine that has none
+	KeepSchema  bool             // refuse a schema that is not this program's instead of migrating
+	Application string           // names the connections; default previewd
 }
 
 // DB is a database, or a transaction on one: the methods are the same.
@@ -25,11 +29,23 @@ type DB struct {
 
 // engine is what differs between SQLite and PostgreSQL.
 type engine interface {
+	name() string
 	reader() querier
-	begin(ctx context.Context) (txn, error)
-	translate(err error) error // driver errors to *previewd.Error
+	begin(ctx context.Context, alone bool) (txn, error) // alone: shares its commit with nobody
+	translate(err error) error                          // driver errors to *previewd.Error
+	locking(lock lock) string                           // what makes a SELECT lock its rows
+	createPreview(ctx context.Context, c *Creation) (*Created, error)
+	appendAudit(ctx context.Context, tx *DB, entry AuditEntry, data string) error
 	close() error
 }
+
+// lock is a way to lock the rows of a SELECT over builds b and projects p.
+type lock int
+
+const (
+	lockProject lock = iota // waits for the project's row
+	skipLocked              // leaves out what others have locked
+)
 
 type querier interface {
 	exec(ctx context.Context, query string, args ...any) (changed int64, err error)
@@ -56,24 +72,51 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	e, err := openSQLite(ctx, cfg)
+	var e engine
+	var err error
+	if cfg.URL != "" {
+		e, err = openPostgres(ctx, cfg)
+	} else {
+		e, err = openSQLite(ctx, cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &DB{engine: e, q: e.reader()}, nil
 }
 
+// Engine returns "sqlite" or "postgres".
+func (db *DB) Engine() string { return db.engine.name() }
+
 // Close closes all connections. Nothing committed is lost.
 func (db *DB) Close() error { return db.engine.close() }
 
 // Tx runs fn in a transaction that can write, and commits when fn returns nil.
 // All of it happens or nothing. Nesting is an error: a transaction that opens
-// another would wait for itself.
-func (db *DB) Tx(ctx context.Context, fn func(tx *DB) error) error {
+// another would wait for itself. The name is that of its fault points. What the
+// database breaks off so that others can go on, as in a deadlock, is run again.
+func (db *DB) Tx(ctx context.Context, name string, fn func(tx *DB) error) error {
 	if db.inTx {
 		return errors.New("cannot begin a transaction inside a transaction")
 	}
-	t, err := db.engine.begin(ctx)
+	for try := 1; ; try++ {
+		err := db.tx(ctx, name, try > 1, fn)
+		if again := (*brokenOffError)(nil); try == maxTries || !errors.As(err, &again) {
+			return err
+		}
+	}
+}
+
+const maxTries = 5
+
+// brokenOffError says that the database has rolled a transaction back for no
+// fault of its own.
+type brokenOffError struct{ error }
+
+func (e *brokenOffError) Unwrap() error { return e.error }
+
+func (db *DB) tx(ctx context.Context, name string, alone bool, fn func(tx *DB) error) error {
+	t, err := db.engine.begin(ctx, alone)
 	if err != nil {
 		return db.engine.translate(err)
 	}
@@ -81,7 +124,13 @@ func (db *DB) Tx(ctx context.Context, fn func(tx *DB) error) error {
 	if err := fn(&DB{engine: db.engine, q: t, inTx: true, now: t.clock()}); err != nil {
 		return err
 	}
-	return db.engine.translate(t.commit())
+	if err := fault.Point(name + ".before_commit"); err != nil {
+		return err
+	}
+	if err := t.commit(); err != nil {
+		return db.engine.translate(err)
+	}
+	return fault.Point(name + ".after_commit")
 }
 
 // Now returns the transaction's one timestamp, by the database's clock. It is
@@ -90,7 +139,7 @@ func (db *DB) Now() time.Time { return db.now }
 
 // Ping tells whether the database can be read and written.
 func (db *DB) Ping(ctx context.Context) error {
-	return db.Tx(ctx, func(tx *DB) error {
+	return db.Tx(ctx, "ping", func(tx *DB) error {
 		var one int
 		_, err := tx.one(ctx, []any{&one}, `SELECT 1`)
 		return err

@@ -55,7 +55,8 @@ var invariants = []struct{ name, query string }{
 		<> CASE WHEN b.state = 'queued' AND b.epoch > 0 THEN 'build.retrying' ELSE 'build.' || b.state END`},
 	{"key whose project or build is missing", `
 		SELECT k.key FROM worker_idempotency_keys k
-		WHERE NOT EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = k.resource_id)
+		WHERE k.resource_id IS NOT NULL
+		  AND NOT EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = k.resource_id)
 		  AND NOT EXISTS (SELECT 1 FROM worker_builds b WHERE b.id = k.resource_id)`},
 	{"key without an answer", `SELECT key FROM worker_idempotency_keys WHERE status = 0 OR body IS NULL AND body_pruned_at IS NULL`},
 	{"superseded build without a newer successor", `

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // NewProject is what InsertProject stores of a new project. Its first build
@@ -49,8 +50,14 @@ const projectFrom = `
 	LEFT JOIN worker_versions cv ON cv.id = p.current_version_id
 	WHERE p.state = 'active'`
 
-func scanProject(r rows) (*previewd.Project, error) {
-	p, b, s := new(previewd.Project), new(Build), buildScan{}
+// Project is a project's row with that of its latest build.
+type Project struct {
+	previewd.Project
+	Build *Build
+}
+
+func scanProject(r rows) (*Project, error) {
+	p, b, s := new(Project), new(Build), buildScan{}
 	var pinned, created int64
 	dest := []any{&p.ID, &p.UserID, (*string)(&p.IDGenerationSource), &p.CreatedByService, &p.CurrentVersion, &pinned, &created}
 	if err := r.Scan(append(dest, s.dest(b)...)...); err != nil {
@@ -59,12 +66,12 @@ func scanProject(r rows) (*previewd.Project, error) {
 	if err := s.fill(b); err != nil {
 		return nil, err
 	}
-	p.Pinned, p.CreatedAt, p.LatestBuild = pinned == 1, timeOf(&created), b.Build
+	p.Pinned, p.CreatedAt, p.LatestBuild, p.Build = pinned == 1, timeOf(&created), b.Build, b
 	return p, nil
 }
 
 // FindProject returns CodeNotFound when there is no such project.
-func (db *DB) FindProject(ctx context.Context, id string) (*previewd.Project, error) {
+func (db *DB) FindProject(ctx context.Context, id string) (*Project, error) {
 	list, err := all(ctx, db, scanProject, `SELECT `+projectColumns+buildColumns+projectFrom+` AND p.id = $1`, id)
 	if err != nil {
 		return nil, err
@@ -76,7 +83,7 @@ func (db *DB) FindProject(ctx context.Context, id string) (*previewd.Project, er
 }
 
 // ListProjects returns projects whose id is below the cursor, newest first.
-func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int) ([]*previewd.Project, error) {
+func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int) ([]*Project, error) {
 	query := `SELECT ` + projectColumns + buildColumns + projectFrom + ` AND p.id < $1`
 	args := []any{below, limit}
 	if ownerID != "" {
@@ -84,6 +91,29 @@ func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int
 		args = append(args, ownerID)
 	}
 	return all(ctx, db, scanProject, query+` ORDER BY p.id DESC LIMIT $2`, args...)
+}
+
+// FindProjectByKey returns the id of the project that a key has made, or "". A
+// project remembers its key for ever.
+func (db *DB) FindProjectByKey(ctx context.Context, principal, key string) (id string, err error) {
+	_, err = db.one(ctx, []any{&id}, `SELECT id FROM worker_projects WHERE create_principal = $1 AND create_key = $2`, principal, key)
+	return id, err
+}
+
+// LockProject keeps others from changing the project or its builds until the
+// transaction ends, and returns its owner. Whoever locks a project does it before
+// any of its builds, and the audit chain last: so nobody waits in a circle. It
+// returns CodeNotFound when there is no such project.
+func (db *DB) LockProject(ctx context.Context, id string) (ownerID string, err error) {
+	query := `SELECT p.owner_id FROM worker_projects p WHERE p.id = $1 AND p.state = 'active'`
+	if !fault.Off(fault.RowLock) {
+		query += db.engine.locking(lockProject)
+	}
+	found, err := db.one(ctx, []any{&ownerID}, query, id)
+	if err == nil && !found {
+		err = previewd.NotFound("project", id)
+	}
+	return ownerID, err
 }
 
 // AllocateBuildSeq returns the number of the project's next build. It returns

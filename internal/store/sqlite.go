@@ -34,7 +34,7 @@ func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrateSQLite(ctx, db); err != nil {
+	if err := migrateSQLite(ctx, db, cfg.KeepSchema); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	conn, err := db.Conn(ctx)
@@ -46,7 +46,7 @@ func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
 		return nil, errors.Join(err, conn.Close(), db.Close())
 	}
 	return &sqliteDB{
-		write: &sqliteWriter{db: db, conn: conn, turn: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}},
+		write: &sqliteWriter{db: db, conn: conn, stmts: map[string]*sql.Stmt{}},
 		read:  &sqliteReader{db: read, stmts: map[string]*sql.Stmt{}},
 		now:   cfg.Now,
 	}, nil
@@ -62,10 +62,28 @@ func openSQLitePool(path, params string, conns int) (*sql.DB, error) {
 	return db, nil
 }
 
+func (s *sqliteDB) name() string { return "sqlite" }
+
 func (s *sqliteDB) reader() querier { return s.read }
 
+// locking is empty: who writes is alone.
+func (s *sqliteDB) locking(lock) string { return "" }
+
+func (s *sqliteDB) createPreview(ctx context.Context, c *Creation) (created *Created, err error) {
+	db := &DB{engine: s, q: s.read}
+	err = db.Tx(ctx, "create", func(tx *DB) error {
+		created, err = tx.createInSteps(ctx, c)
+		return err
+	})
+	return created, err
+}
+
+func (s *sqliteDB) appendAudit(ctx context.Context, tx *DB, e AuditEntry, data string) error {
+	return tx.appendAuditInSteps(ctx, e, data)
+}
+
 func (s *sqliteDB) close() error {
-	s.write.turn <- struct{}{} // waits for a running transaction
+	_ = s.write.turn.take(context.Background()) // waits for running transactions
 	err := s.read.db.Close()
 	for _, stmt := range s.write.stmts { // or SQLite keeps the connection, and its log beside the database
 		err = errors.Join(err, stmt.Close())
@@ -73,30 +91,14 @@ func (s *sqliteDB) close() error {
 	return errors.Join(err, s.write.conn.Close(), s.write.db.Close())
 }
 
-func (s *sqliteDB) begin(ctx context.Context) (txn, error) {
-	select {
-	case s.write.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	tx := &sqliteTx{sqliteWriter: s.write}
-	// IMMEDIATE takes the write lock now: a transaction that reads first and
-	// upgrades later fails at once whatever busy_timeout says. It must not be cut
-	// short: the driver reports a canceled BEGIN as failed even when it took place.
-	_, err := s.write.conn.ExecContext(context.WithoutCancel(ctx), "BEGIN IMMEDIATE")
-	if err = errors.Join(err, ctx.Err()); err != nil {
-		_ = tx.rollback()
-		return nil, err
-	}
-	// Taken after BEGIN, so that the order of timestamps is the order of commits.
-	tx.at = s.now().UTC().Truncate(time.Microsecond)
-	return tx, nil
+func (s *sqliteDB) begin(ctx context.Context, alone bool) (txn, error) {
+	return s.write.begin(ctx, alone, s.now)
 }
 
 // translate turns what callers can act on into codes; the rest stays internal.
 func (s *sqliteDB) translate(err error) error {
 	var driver *sqlite.Error
-	if !errors.As(err, &driver) {
+	if again := (*brokenOffError)(nil); errors.As(err, &again) || !errors.As(err, &driver) {
 		return err
 	}
 	switch driver.Code() & 0xff {
@@ -118,43 +120,9 @@ func (s *sqliteDB) translate(err error) error {
 // position that PostgreSQL means by $1.
 var dollar = regexp.MustCompile(`\$(\d+)`)
 
-// sqliteWriter is the one connection that writes. It keeps each statement
-// prepared, which saves half of the time of a short one.
-type sqliteWriter struct {
-	db    *sql.DB
-	conn  *sql.Conn
-	turn  chan struct{} // holds an element while a transaction runs
-	stmts map[string]*sql.Stmt
-}
-
-// sqliteTx is the transaction whose turn it is.
-type sqliteTx struct {
-	*sqliteWriter
-	at   time.Time
-	over bool
-}
-
-func (t *sqliteTx) clock() time.Time { return t.at }
-
-// commit must not be cut short: it would leave the outcome unknown.
-func (t *sqliteTx) commit() error {
-	if _, err := t.conn.ExecContext(context.Background(), "COMMIT"); err != nil {
-		return err // rollback follows
-	}
-	t.over = true
-	<-t.turn
-	return nil
-}
-
-func (t *sqliteTx) rollback() error {
-	if t.over {
-		return nil
-	}
-	t.over = true
-	// An error says that SQLite has rolled back by itself, as on a full disk.
-	_, err := t.conn.ExecContext(context.Background(), "ROLLBACK")
-	<-t.turn
-	return err
+func isForeignKey(err error) bool {
+	var driver *sqlite.Error
+	return errors.As(err, &driver) && driver.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
 }
 
 func (t *sqliteTx) statement(ctx context.Context, query string) (*sql.Stmt, error) {
@@ -168,7 +136,13 @@ func (t *sqliteTx) statement(ctx context.Context, query string) (*sql.Stmt, erro
 	return stmt, err
 }
 
+// exec is not cut short once it runs: SQLite would roll back what others in the
+// group have done.
 func (t *sqliteTx) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	ctx = context.WithoutCancel(ctx)
 	stmt, err := t.statement(ctx, query)
 	if err != nil {
 		return 0, err
@@ -181,6 +155,10 @@ func (t *sqliteTx) exec(ctx context.Context, query string, args ...any) (int64, 
 }
 
 func (t *sqliteTx) query(ctx context.Context, query string, args ...any) (rows, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	ctx = context.WithoutCancel(ctx)
 	stmt, err := t.statement(ctx, query)
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 func insertProject(t *testing.T, db *store.DB, key string) *store.Build {
 	t.Helper()
 	b := newBuild(previewd.NewID())
-	require.NoError(t, db.Tx(t.Context(), func(tx *store.DB) error {
+	require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
 		b.QueuedAt, b.State.RunnableAt = tx.Now(), tx.Now()
 		err := tx.InsertProject(t.Context(), store.NewProject{
 			ID: b.ProjectID, OwnerID: "user", CreatePrincipal: "svc", CreateKey: key,
@@ -52,11 +52,11 @@ func TestTxIsAllOrNothing(t *testing.T) {
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
 		failure := errors.New("no")
 		id := previewd.NewID()
-		err := db.Tx(t.Context(), func(tx *store.DB) error {
+		err := db.Tx(t.Context(), "test", func(tx *store.DB) error {
 			require.NoError(t, tx.InsertProject(t.Context(), store.NewProject{
 				ID: id, OwnerID: "u", CreatePrincipal: "p", CreateKey: "k", CreatedByService: "s", IDSource: "server", Events: 1,
 			}))
-			require.Error(t, tx.Tx(t.Context(), func(*store.DB) error { return nil }), "nesting is an error")
+			require.Error(t, tx.Tx(t.Context(), "test", func(*store.DB) error { return nil }), "nesting is an error")
 			return failure
 		})
 		require.ErrorIs(t, err, failure)
@@ -77,7 +77,7 @@ func TestCanceledTxBlocksNobody(t *testing.T) {
 				}
 				cancel()
 			}()
-			_ = db.Tx(ctx, func(tx *store.DB) error { return tx.AppendAudit(ctx, store.AuditEntry{}) })
+			_ = db.Tx(ctx, "test", func(tx *store.DB) error { return tx.AppendAudit(ctx, store.AuditEntry{}) })
 			cancel()
 		}
 		require.NoError(t, db.Ping(context.Background()))
@@ -147,7 +147,7 @@ func TestConstraintsRefuse(t *testing.T) {
 		b := insertProject(t, db, "key")
 		for name, attempt := range refused {
 			copied := *b
-			err := db.Tx(t.Context(), func(tx *store.DB) error { return attempt(t.Context(), tx, &copied) })
+			err := db.Tx(t.Context(), "test", func(tx *store.DB) error { return attempt(t.Context(), tx, &copied) })
 			require.Equal(t, previewd.CodeConflict, previewd.ErrorCode(err), "%s: %v", name, err)
 		}
 	})
@@ -158,7 +158,7 @@ func TestTerminalStatesAbsorb(t *testing.T) {
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
 		b := insertProject(t, db, "key")
 		set := func(to previewd.BuildStatus) error {
-			return db.Tx(t.Context(), func(tx *store.DB) error {
+			return db.Tx(t.Context(), "test", func(tx *store.DB) error {
 				fresh, err := tx.FindBuild(t.Context(), b.ID)
 				require.NoError(t, err)
 				read, now := fresh.State, tx.Now()
@@ -186,7 +186,7 @@ func TestKeyIsClaimedOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				err := db.Tx(context.Background(), func(tx *store.DB) error {
+				err := db.Tx(context.Background(), "test", func(tx *store.DB) error {
 					stored, err := tx.InsertKey(context.Background(), key)
 					if err != nil {
 						return err
@@ -220,7 +220,7 @@ func TestEventsHaveNoGap(t *testing.T) {
 			wg.Go(func() {
 				for i := range 25 {
 					// Some transactions roll back: their numbers must not be missing.
-					err := db.Tx(context.Background(), func(tx *store.DB) error {
+					err := db.Tx(context.Background(), "test", func(tx *store.DB) error {
 						step := previewd.Event{Type: previewd.EventBuildStep, BuildID: b.ID}
 						if err := tx.AppendEvents(context.Background(), b.ProjectID, step, step); err != nil {
 							return err
@@ -256,7 +256,7 @@ func TestAuditChainNamesTheFirstBadEntry(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 25 {
-				err := db.Tx(context.Background(), func(tx *store.DB) error {
+				err := db.Tx(context.Background(), "test", func(tx *store.DB) error {
 					return tx.AppendAudit(context.Background(), store.AuditEntry{Actor: "a", Action: "x", Subject: "s", Data: map[string]any{"n": 1}})
 				})
 				if err != nil {
@@ -299,7 +299,7 @@ func TestViolationsAreFound(t *testing.T) {
 		"build state that its events do not tell":   `UPDATE worker_events SET type = 'build.completed'`,
 		"log longer or shorter than the build says": `UPDATE worker_builds SET log_bytes = 1`,
 		"completed build without a version":         `UPDATE worker_builds SET state = 'completed', finished_at = 1`,
-		"key without an answer":                     `INSERT INTO worker_idempotency_keys VALUES ('p','k','o',1,'f','done',0,NULL,'x','r',1,NULL)`,
+		"key without an answer":                     `INSERT INTO worker_idempotency_keys VALUES ('p','k','o',1,'f','done',0,NULL,NULL,'r',1,NULL,NULL,NULL)`,
 		"project without its first build":           `DELETE FROM worker_builds`,
 	} {
 		_, err := raw.Exec(damage)
@@ -339,7 +339,7 @@ func TestLogIsAppendedAtItsEndOnly(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
 		b := insertProject(t, db, "key")
-		require.NoError(t, db.Tx(t.Context(), func(tx *store.DB) error {
+		require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
 			read := b.State
 			b.State.Status, b.State.Epoch, b.State.Attempt = previewd.BuildBuilding, 1, 1
 			b.State.LeaseUntil, b.RunnerID = tx.Now().Add(time.Minute), "r"
@@ -347,7 +347,7 @@ func TestLogIsAppendedAtItsEndOnly(t *testing.T) {
 				tx.AppendEvents(t.Context(), b.ProjectID, previewd.Event{Type: previewd.EventBuildBuilding, BuildID: b.ID}))
 		}))
 		write := func(epoch, offset int64, text string) (appended bool) {
-			require.NoError(t, db.Tx(t.Context(), func(tx *store.DB) (err error) {
+			require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) (err error) {
 				appended, err = tx.AppendLog(t.Context(), previewd.Lease{BuildID: b.ID, Epoch: epoch}, offset, []byte(text))
 				return err
 			}))

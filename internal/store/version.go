@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // NewVersion is what InsertVersion stores of a completed build.
@@ -39,9 +40,13 @@ func (db *DB) InsertVersion(ctx context.Context, v NewVersion) (number int64, er
 // AdvanceVersion points the project at a newer version. It changes nothing and
 // returns false when the project shows a newer build already or is pinned.
 func (db *DB) AdvanceVersion(ctx context.Context, projectID, versionID string, buildSeq int64) (moved bool, err error) {
+	newer := `current_build_seq < $3 AND pinned = 0`
+	if fault.Off(fault.NewestWins) {
+		newer = `pinned = 0`
+	}
 	n, err := db.exec(ctx, `
 		UPDATE worker_projects SET current_version_id = $2, current_build_seq = $3
-		WHERE id = $1 AND current_build_seq < $3 AND pinned = 0`, projectID, versionID, buildSeq)
+		WHERE id = $1 AND `+newer, projectID, versionID, buildSeq)
 	return n == 1, err
 }
 

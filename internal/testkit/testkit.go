@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,20 +23,28 @@ import (
 // Engine is a kind of database that every test of the store runs on.
 type Engine struct {
 	Name string
-	// Open returns an empty database with all its tables, closed at the end of
-	// the test, which checks every invariant first.
-	Open func(tb testing.TB) *store.DB
+	// Config names an empty database with all its tables, gone after the test.
+	// The same name opened twice is the same database.
+	Config func(tb testing.TB) store.Config
 }
 
-// Engines returns the engines that are there.
-func Engines(tb testing.TB) []Engine {
-	tb.Helper()
-	return []Engine{{Name: "sqlite", Open: openSQLite}}
+// Engines returns both engines; what is not here skips its tests, loudly.
+func Engines() []Engine {
+	return []Engine{
+		{"sqlite", func(tb testing.TB) store.Config {
+			return store.Config{Path: filepath.Join(tb.TempDir(), "test.db")}
+		}},
+		{"postgres", func(tb testing.TB) store.Config {
+			return store.Config{URL: Postgres(tb).Database(tb)}
+		}},
+	}
 }
 
-func openSQLite(tb testing.TB) *store.DB {
+// Open opens the database, closed at the end of the test, which checks every
+// invariant first.
+func Open(tb testing.TB, cfg store.Config) *store.DB {
 	tb.Helper()
-	db, err := store.Open(context.Background(), store.Config{Path: filepath.Join(tb.TempDir(), "test.db")})
+	db, err := store.Open(context.Background(), cfg)
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		CheckInvariants(tb, db)
@@ -55,12 +64,48 @@ func CheckInvariants(tb testing.TB, db *store.DB) {
 // EachEngine runs a test on each engine, in parallel.
 func EachEngine(t *testing.T, test func(t *testing.T, db *store.DB)) {
 	t.Helper()
-	for _, e := range Engines(t) {
+	EachConfig(t, func(t *testing.T, cfg store.Config) { test(t, Open(t, cfg)) })
+}
+
+// EachConfig is EachEngine for tests that open the database themselves.
+func EachConfig(t *testing.T, test func(t *testing.T, cfg store.Config)) {
+	t.Helper()
+	for _, e := range Engines() {
 		t.Run(e.Name, func(t *testing.T) {
 			t.Parallel()
-			test(t, e.Open(t))
+			test(t, e.Config(t))
 		})
 	}
+}
+
+// exits are what has to be undone when the test binary ends.
+var exits struct {
+	sync.Mutex
+	undo []func()
+}
+
+func atExit(undo func()) {
+	exits.Lock()
+	defer exits.Unlock()
+	exits.undo = append(exits.undo, undo)
+}
+
+// CleanUp stops and removes what tests have shared; TestMain calls it after all
+// tests.
+func CleanUp() {
+	exits.Lock()
+	defer exits.Unlock()
+	for _, undo := range slices.Backward(exits.undo) {
+		undo()
+	}
+	exits.undo = nil
+}
+
+// Main is a TestMain for packages whose tests use databases.
+func Main(m *testing.M) {
+	code := m.Run()
+	CleanUp()
+	os.Exit(code)
 }
 
 // Program builds the real program, once per test binary, and returns its path.
@@ -71,26 +116,17 @@ func Program(tb testing.TB) string {
 	return program
 }
 
-var programDir string // "" until the program is built
-
 var buildProgram = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "previewd-test-program-")
 	if err != nil {
 		return "", err
 	}
-	programDir = dir
+	atExit(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "previewd")
 	cmd := exec.Command("go", "build", "-o", program, "github.com/previewd/previewd/cmd/previewd")
 	cmd.Stderr = os.Stderr
 	return program, cmd.Run()
 })
-
-// RemoveProgram removes what Program has built; TestMain calls it after all tests.
-func RemoveProgram() {
-	if programDir != "" {
-		os.RemoveAll(programDir)
-	}
-}
 
 // App is a server that runs for one test.
 type App struct {
@@ -131,7 +167,7 @@ func MainWithChild(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == app.BuildChildArg {
 		os.Exit(app.BuildChild(os.Stdin, os.Stdout))
 	}
-	os.Exit(m.Run())
+	Main(m)
 }
 
 // Eventually calls check until it returns true, or fails the test.

@@ -21,7 +21,7 @@ func (s *Service) ClaimBuild(ctx context.Context, runnerID string, wait time.Dur
 
 func (s *Service) tryClaim(ctx context.Context, runnerID string) (*previewd.Claim, error) {
 	var b *store.Build
-	err := s.Store.Tx(ctx, func(tx *store.DB) (err error) {
+	err := s.Store.Tx(ctx, "claim", func(tx *store.DB) (err error) {
 		if b, err = tx.FindRunnableBuild(ctx); err != nil || b == nil {
 			return err
 		}
@@ -29,10 +29,14 @@ func (s *Service) tryClaim(ctx context.Context, runnerID string) (*previewd.Clai
 		t := previewd.Trigger{Kind: previewd.TriggerClaim, Lease: s.Lease}
 		return s.transition(ctx, tx, b, t, "runner/"+runnerID)
 	})
+	if previewd.ErrorCode(err) == previewd.CodeConflict {
+		s.Changes.Notify(QueueTopic) // somebody else was faster: look again
+		return nil, nil
+	}
 	if err != nil || b == nil {
 		return nil, err
 	}
-	s.Changes.Notify(b.ProjectID)
+	s.changed(b.ProjectID)
 	meta, err := decodeMetadata(b.Metadata)
 	return &previewd.Claim{
 		Lease:     previewd.Lease{BuildID: b.ID, Epoch: b.Epoch},
@@ -43,8 +47,8 @@ func (s *Service) tryClaim(ctx context.Context, runnerID string) (*previewd.Clai
 
 // HeartbeatBuild implements previewd.Dispatcher.
 func (s *Service) HeartbeatBuild(ctx context.Context, lease previewd.Lease) (canceling bool, err error) {
-	err = s.Store.Tx(ctx, func(tx *store.DB) error {
-		b, err := tx.FindBuild(ctx, lease.BuildID)
+	err = s.Store.Tx(ctx, "heartbeat", func(tx *store.DB) error {
+		b, err := tx.LockBuild(ctx, lease.BuildID)
 		if err != nil {
 			return err
 		}
@@ -78,7 +82,7 @@ func (s *Service) AwaitCancel(ctx context.Context, lease previewd.Lease, wait ti
 // StartStep implements previewd.Dispatcher.
 func (s *Service) StartStep(ctx context.Context, lease previewd.Lease, step string) error {
 	var projectID string
-	err := s.Store.Tx(ctx, func(tx *store.DB) error {
+	err := s.Store.Tx(ctx, "step", func(tx *store.DB) error {
 		b, err := s.findLeased(ctx, tx, lease)
 		if err != nil || b.Step == step {
 			return err
@@ -104,7 +108,7 @@ func (s *Service) AppendLog(ctx context.Context, lease previewd.Lease, offset in
 		return nil
 	}
 	var projectID string
-	err := s.Store.Tx(ctx, func(tx *store.DB) error {
+	err := s.Store.Tx(ctx, "log", func(tx *store.DB) error {
 		b, err := s.findLeased(ctx, tx, lease)
 		if err != nil {
 			return err
@@ -125,7 +129,7 @@ func (s *Service) AppendLog(ctx context.Context, lease previewd.Lease, offset in
 // findLeased returns the build if the lease still holds it: the state that a
 // heartbeat would accept.
 func (s *Service) findLeased(ctx context.Context, tx *store.DB, lease previewd.Lease) (*store.Build, error) {
-	b, err := tx.FindBuild(ctx, lease.BuildID)
+	b, err := tx.LockBuild(ctx, lease.BuildID)
 	if err != nil {
 		return nil, err
 	}

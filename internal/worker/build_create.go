@@ -3,9 +3,12 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
@@ -24,9 +27,26 @@ func (s *Service) newBuild(projectID string, in input, caller previewd.Caller) *
 	}
 }
 
-// CreateBuild implements previewd.Worker. What waits or runs of the project is
-// superseded in the same transaction, and names this build as its successor.
+// buildCreation is one call of CreateBuild.
+type buildCreation struct {
+	*Service
+	policy previewd.BuildPolicy
+	build  *store.Build
+	key    store.Key
+	view   *queueState // taken before the transaction, which must not wait for another connection
+}
+
+// CreateBuild implements previewd.Worker. Key, build, what it does to older
+// ones, and the stored answer are one transaction. A refusal that depends on
+// what is stored is an answer too, so that a late copy of the request gets it.
 func (s *Service) CreateBuild(ctx context.Context, req previewd.CreateBuildRequest) (*previewd.Build, error) {
+	switch req.Policy {
+	case "":
+		req.Policy = previewd.PolicySupersede
+	case previewd.PolicySupersede, previewd.PolicyQueue, previewd.PolicyReject:
+	default:
+		return nil, invalid("policy must be supersede, queue or reject.", string(req.Policy))
+	}
 	if !previewd.IsID(req.ProjectID) {
 		return nil, previewd.NotFound("project", req.ProjectID)
 	}
@@ -34,77 +54,199 @@ func (s *Service) CreateBuild(ctx context.Context, req previewd.CreateBuildReque
 	if err != nil {
 		return nil, err
 	}
-	build := s.newBuild(req.ProjectID, in, req.Caller)
-	key := store.Key{
+	c := &buildCreation{Service: s, policy: req.Policy, build: s.newBuild(req.ProjectID, in, req.Caller), view: s.queue(ctx)}
+	c.key = store.Key{
 		Principal: req.Caller.Principal, Key: req.IdempotencyKey, Operation: operationCreateBuild,
-		Fingerprint: fingerprint(operationCreateBuild, req.ProjectID, in),
-		Status:      http.StatusCreated, ResourceID: build.ID, RequestID: req.Caller.RequestID,
+		Fingerprint: fingerprint(operationCreateBuild, []string{req.ProjectID, string(req.Policy)}, in),
+		Status:      http.StatusCreated, ResourceID: c.build.ID, RequestID: req.Caller.RequestID,
 	}
-	id := build.ID
-	if key.Body, err = json.Marshal(id); err != nil {
-		return nil, err
+	if req.IdempotencyKey != "" {
+		_, done, err := s.flights.take(ctx, c.key.Principal+" "+c.key.Key)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
 	}
-	err = s.Store.Tx(ctx, func(tx *store.DB) error {
-		stored, err := claimKey(ctx, tx, key)
+	build, err := c.run(ctx)
+	if err != nil || build.Replayed != "" {
+		return build, err
+	}
+	s.changed(req.ProjectID)
+	s.Log.InfoContext(ctx, "build created", telemetry.ProjectID, req.ProjectID, telemetry.BuildID, build.ID,
+		telemetry.RequestID, req.Caller.RequestID)
+	return build, nil
+}
+
+// run does the transaction.
+func (c *buildCreation) run(ctx context.Context) (*previewd.Build, error) {
+	var stored *store.Key
+	var refused *previewd.Error
+	err := c.Store.Tx(ctx, "build.create", func(tx *store.DB) (err error) {
+		stored, refused = nil, nil
+		if c.key.Key != "" {
+			if stored, err = tx.InsertKey(ctx, c.key); err != nil || stored != nil {
+				return err
+			}
+		}
+		err = c.insert(ctx, tx)
+		if errors.As(err, &refused) && isDefinitive(refused.Code) {
+			// Nothing was written but the key.
+			refused.ReferenceID, refused.At = previewd.NewReferenceID(), tx.Now()
+			return c.answer(ctx, tx, statusOfRefusal[refused.Code], refused)
+		}
+		refused = nil
 		if err != nil {
 			return err
 		}
-		if stored != nil {
-			return json.Unmarshal(stored.Body, &id)
-		}
-		return s.insertBuild(ctx, tx, build)
+		return c.answer(ctx, tx, http.StatusCreated, &c.build.Build)
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case refused != nil:
+		return nil, refused
+	case stored != nil:
+		return c.replay(ctx, stored)
 	}
-	s.changed(req.ProjectID)
-	s.Log.InfoContext(ctx, "build created", telemetry.ProjectID, req.ProjectID, telemetry.BuildID, id,
-		telemetry.RequestID, req.Caller.RequestID)
-	return s.FindBuild(ctx, id, 0)
+	return &c.build.Build, nil
 }
 
-func (s *Service) insertBuild(ctx context.Context, tx *store.DB, build *store.Build) (err error) {
-	if build.Seq, err = tx.AllocateBuildSeq(ctx, build.ProjectID); err != nil {
+// statusOfRefusal is what a stored refusal is answered with.
+var statusOfRefusal = map[previewd.Code]int{
+	previewd.CodeNotFound:    http.StatusNotFound,
+	previewd.CodeBuildActive: http.StatusConflict,
+}
+
+func isDefinitive(code previewd.Code) bool { return statusOfRefusal[code] != 0 }
+
+// answer stores the answer with its key.
+func (c *buildCreation) answer(ctx context.Context, tx *store.DB, status int, body any) (err error) {
+	if c.key.Key == "" {
+		return nil
+	}
+	k := c.key
+	k.Status = status
+	if status != http.StatusCreated {
+		k.ResourceID = ""
+	}
+	if k.Body, err = json.Marshal(body); err != nil {
 		return err
 	}
-	if err := s.supersede(ctx, tx, build); err != nil {
+	return tx.AnswerKey(ctx, k)
+}
+
+// replay gives the stored answer again.
+func (c *buildCreation) replay(ctx context.Context, stored *store.Key) (*previewd.Build, error) {
+	replay := previewd.Replay{Replayed: previewd.ReplayedKey, OriginalRequestID: stored.RequestID}
+	decision := decide(stored, c.key)
+	switch {
+	case decision == previewd.KeyReused:
+		return nil, keyReused()
+	case decision == previewd.KeyResource && stored.ResourceID == "":
+		return nil, &previewd.Error{Code: previewd.CodeNotFound, Message: "The request was refused, and why is no longer kept: use a new key."}
+	case decision == previewd.KeyResource:
+		b, err := c.FindBuild(ctx, stored.ResourceID, 0)
+		if err == nil {
+			b.Replayed = previewd.ReplayedResource
+		}
+		return b, err
+	case stored.Status != http.StatusCreated:
+		refused := new(previewd.Error)
+		if err := json.Unmarshal(stored.Body, refused); err != nil {
+			return nil, fmt.Errorf("cannot read the stored refusal: %w", err)
+		}
+		refused.Replay = replay
+		return nil, refused
+	}
+	c.counts.Replays.Add(1)
+	b := new(previewd.Build)
+	if err := json.Unmarshal(stored.Body, b); err != nil {
+		return nil, fmt.Errorf("cannot read the stored answer: %w", err)
+	}
+	b.Replay = replay
+	return b, nil
+}
+
+// insert makes the build and does to older ones what the policy says. It fails
+// with what refuses the build before it has written anything.
+func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
+	b := c.build
+	if b.OwnerID, err = tx.LockProject(ctx, b.ProjectID); err != nil {
 		return err
 	}
-	build.QueuedAt, build.State.RunnableAt = tx.Now(), tx.Now()
-	if err := tx.InsertBuild(ctx, build); err != nil {
+	older, err := tx.ListActiveBuilds(ctx, b.ProjectID)
+	if err != nil {
 		return err
 	}
-	if err := tx.AppendEvents(ctx, build.ProjectID, queuedEvent(build)); err != nil {
+	if len(older) > 0 && c.policy == previewd.PolicyReject {
+		return &previewd.Error{
+			Code: previewd.CodeBuildActive, Message: "A build of this project is not over yet, and the policy is reject.",
+			Details: "build " + older[0].ID,
+		}
+	}
+	full, err := tx.QueueFull(ctx, b.OwnerID, c.view.limits(*c.Queue))
+	if err != nil {
+		return err
+	}
+	if full != "" {
+		return c.view.full(full)
+	}
+	if b.Seq, err = tx.AllocateBuildSeq(ctx, b.ProjectID); err != nil {
+		return err
+	}
+	if err := c.supersede(ctx, tx, older); err != nil {
+		return err
+	}
+	if err := c.enqueue(ctx, tx); err != nil {
+		return err
+	}
+	if err := tx.AppendEvents(ctx, b.ProjectID, queuedEvent(b, b.Seq)); err != nil {
 		return err
 	}
 	return tx.AppendAudit(ctx, store.AuditEntry{
-		Actor: "service/" + build.CreatedBy, Action: "build.create", Subject: "build/" + build.ID,
-		Data: map[string]any{"projectId": build.ProjectID, "seq": build.Seq, "requestId": build.RequestID},
+		Actor: "service/" + b.CreatedBy, Action: "build.create", Subject: "build/" + b.ID,
+		Data: map[string]any{"projectId": b.ProjectID, "seq": b.Seq, "policy": c.policy, "requestId": b.RequestID},
 	})
 }
 
-// supersede ends what waits or runs of the project in favour of the build.
-func (s *Service) supersede(ctx context.Context, tx *store.DB, build *store.Build) error {
-	older, err := tx.ListActiveBuilds(ctx, build.ProjectID)
-	if err != nil {
-		return err
-	}
+// supersede ends what waits of the project, and what runs unless the policy lets
+// it go on, in favour of the new build.
+func (c *buildCreation) supersede(ctx context.Context, tx *store.DB, older []*store.Build) error {
 	for _, b := range older {
-		if b.Status == previewd.BuildCanceling {
-			continue // its end is decided; only its runner is still to stop
+		if b.Status == previewd.BuildCanceling || b.Status == previewd.BuildBuilding && c.policy == previewd.PolicyQueue {
+			continue // its end is decided, or it goes on
 		}
-		b.SupersededBy = build.ID
-		t := previewd.Trigger{Kind: previewd.TriggerCancel, Reason: previewd.CancelSuperseded, Grace: s.Timeouts.Cancel}
-		if err := s.transition(ctx, tx, b, t, "service/"+build.CreatedBy); err != nil {
+		b.SupersededBy = c.build.ID
+		t := previewd.Trigger{Kind: previewd.TriggerCancel, Reason: previewd.CancelSuperseded, Grace: c.Timeouts.Cancel}
+		if err := c.transition(ctx, tx, b, t, "service/"+c.build.CreatedBy); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func queuedEvent(b *store.Build) previewd.Event {
+// enqueue stores the build at its place and foretells its end.
+func (c *buildCreation) enqueue(ctx context.Context, tx *store.DB) (err error) {
+	b := c.build
+	if b.FairRank, err = tx.NextRank(ctx, b.OwnerID, !fault.Off(fault.Fairness)); err != nil {
+		return err
+	}
+	b.QueuedAt, b.State.RunnableAt = tx.Now(), tx.Now()
+	if err := tx.InsertBuild(ctx, b); err != nil {
+		return err
+	}
+	ahead, err := tx.CountAhead(ctx, b.FairRank, b.ID, store.MaxAhead)
+	if ahead == store.MaxAhead {
+		ahead = max(ahead, c.view.before(b.FairRank, b.ID))
+	}
+	b.QueuePosition, b.PreviewURL = ahead+1, c.PreviewURL(b.ID+".b")
+	b.EstimatedCompletionTime, b.EstimatedCompletionTimeP90 = c.view.estimate(b)
+	return err
+}
+
+func queuedEvent(b *store.Build, seq int64) previewd.Event {
 	return previewd.Event{
 		Type: previewd.EventBuildQueued, BuildID: b.ID, RequestID: b.RequestID,
-		Data: map[string]any{"seq": b.Seq, "template": b.Template, "files": b.Source.Files, "bytes": b.Source.Bytes},
+		Data: map[string]any{"seq": seq, "template": b.Template, "files": b.Source.Files, "bytes": b.Source.Bytes},
 	}
 }

@@ -14,9 +14,16 @@ import (
 func (s *Service) transition(ctx context.Context, tx *store.DB, b *store.Build, t previewd.Trigger, actor string) error {
 	read := b.State
 	t.Now = tx.Now()
+	newer, err := s.newerWaits(ctx, tx, b, &t)
+	if err != nil {
+		return err
+	}
 	next, err := read.Apply(t)
 	if err != nil {
 		return err
+	}
+	if next.Status == previewd.BuildSuperseded && b.SupersededBy == "" {
+		b.SupersededBy = newer
 	}
 	if next == read {
 		return nil
@@ -49,6 +56,17 @@ func (s *Service) transition(ctx context.Context, tx *store.DB, b *store.Build, 
 		Actor: actor, Action: string(event.Type), Subject: "build/" + b.ID,
 		Data: map[string]any{"from": read.Status, "to": next.Status, "epoch": next.Epoch},
 	})
+}
+
+// newerWaits tells the trigger whether a newer build of the project waits, which
+// a build that would go back into the queue gives way to.
+func (s *Service) newerWaits(ctx context.Context, tx *store.DB, b *store.Build, t *previewd.Trigger) (id string, err error) {
+	switch t.Kind {
+	case previewd.TriggerFail, previewd.TriggerRelease, previewd.TriggerLeaseExpired:
+		id, err = tx.FindWaiting(ctx, b.ProjectID)
+		t.Newer = id != ""
+	}
+	return id, err
 }
 
 // transitionEvent tells of a build that has come from a status to its present one.

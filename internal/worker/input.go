@@ -2,12 +2,14 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
@@ -183,9 +185,11 @@ func parseMetadata(raw map[string]any, limit int) (metadata, string, error) {
 		raw = map[string]any{}
 	}
 	text, err := json.Marshal(raw)
-	if err != nil {
+	canonical := jsontext.Value(text)
+	if err = errors.Join(err, canonical.Canonicalize()); err != nil {
 		return metadata{}, "", invalid("metadata must be JSON.", "metadata")
 	}
+	text = canonical
 	if err := checkText("metadata", string(text), limit); err != nil {
 		return metadata{}, "", err
 	}

@@ -6,9 +6,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
@@ -22,12 +25,8 @@ const (
 // CreatePreview implements previewd.Worker: key, project, build, events, audit
 // and stored answer in one transaction, the key first.
 func (s *Service) CreatePreview(ctx context.Context, req previewd.CreatePreviewRequest) (*previewd.Preview, error) {
-	if req.ProjectID != "" {
-		return nil, &previewd.Error{
-			Code:    previewd.CodeClientIDNotAllowed,
-			Message: "Project ids are made by the server: leave projectId out and read it from the answer.",
-			Details: "projectId",
-		}
+	if err := checkProjectID(req); err != nil {
+		return nil, err
 	}
 	if err := checkUserID(req.UserID); err != nil {
 		return nil, err
@@ -36,131 +35,202 @@ func (s *Service) CreatePreview(ctx context.Context, req previewd.CreatePreviewR
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.newCreation(req, in)
+	c, preview, err := s.newCreation(ctx, req, in)
 	if err != nil {
 		return nil, err
 	}
-	preview := &c.preview
-	err = s.Store.Tx(ctx, func(tx *store.DB) error {
-		preview = &c.preview
-		stored, err := claimKey(ctx, tx, c.key)
-		if err != nil {
-			return err
-		}
-		if stored != nil {
-			preview = &previewd.Preview{Replayed: true}
-			return json.Unmarshal(stored.Body, preview)
-		}
-		return c.insert(ctx, tx)
-	})
+	left, done, err := s.flights.take(ctx, c.Key.Principal+" "+c.Key.Key+" "+c.Key.Fingerprint)
 	if err != nil {
 		return nil, err
 	}
-	if preview.Replayed {
-		return preview, s.refreshPreview(ctx, preview)
+	c.Wait = left
+	created, err := s.create(ctx, c)
+	done()
+	if err != nil {
+		return nil, err
 	}
+	if created.Outcome != store.OutcomeCreated {
+		return s.previewOf(ctx, c, created)
+	}
+	placePreview(preview, created.Place.Ahead, created.Place.ETA)
 	s.changed(preview.ProjectID)
+	if preview.IDGenerationSource == previewd.IDSourceClient {
+		s.counts.LegacyIDs.Add(1)
+	}
 	s.Log.InfoContext(ctx, "project created",
 		telemetry.ProjectID, preview.ProjectID, telemetry.BuildID, preview.BuildID,
 		telemetry.IDGenerationSource, preview.IDGenerationSource,
 		telemetry.CreatedByService, preview.CreatedByService, telemetry.RequestID, req.Caller.RequestID)
-	// What is created stays created: a position that cannot be told is left out.
-	if before, err := s.Store.CountQueuedBefore(ctx, c.build); err == nil {
-		preview.QueuePosition = before + 1
-	}
 	return preview, nil
 }
 
-// creation is everything that one create transaction stores.
-type creation struct {
-	preview previewd.Preview
-	key     store.Key
-	project store.NewProject
-	build   *store.Build
+func (s *Service) create(ctx context.Context, c *store.Creation) (*store.Created, error) {
+	if !fault.Off(fault.KeyFirst) {
+		return s.Store.CreatePreview(ctx, c)
+	}
+	key := c.Key
+	if stored, err := s.Store.FindKey(ctx, key.Principal, key.Key); err != nil || stored != nil {
+		return &store.Created{Outcome: store.OutcomeKnown, Stored: *stored}, err
+	}
+	c.Key.Key, c.Window = "", 0
+	c.Project.CreateKey = "none:" + c.Project.ID
+	created, err := s.Store.CreatePreview(ctx, c)
+	if err == nil && key.Key != "" {
+		err = s.Store.Tx(ctx, "key", func(tx *store.DB) error { _, err := tx.InsertKey(ctx, key); return err })
+	}
+	return created, err
 }
 
-func (s *Service) newCreation(req previewd.CreatePreviewRequest, in input) (*creation, error) {
-	projectID, key := s.NewID(), req.IdempotencyKey
-	build := s.newBuild(projectID, in, req.Caller)
-	if key == "" {
-		key = "none:" + projectID
+// checkProjectID refuses a client's own id, unless its token allows it.
+func checkProjectID(req previewd.CreatePreviewRequest) error {
+	switch {
+	case req.ProjectID == "":
+		return nil
+	case !req.Caller.LegacyIDs:
+		return &previewd.Error{
+			Code:    previewd.CodeClientIDNotAllowed,
+			Message: "Project ids are made by the server: leave projectId out and read it from the answer.",
+			Details: "projectId",
+		}
+	case !previewd.IsID(req.ProjectID):
+		return invalid("projectId must be a UUID in lower case.", "projectId")
 	}
-	c := &creation{
-		preview: previewd.Preview{
-			BuildID: build.ID, ProjectID: projectID, Status: previewd.BuildQueued,
-			PreviewURL:         s.PreviewURL(projectID),
-			IDGenerationSource: previewd.IDSourceServer, CreatedByService: req.Caller.Service,
-			ReferenceID: build.ReferenceID,
-		},
-		key: store.Key{
-			Principal: req.Caller.Principal, Key: req.IdempotencyKey, Operation: operationCreatePreview,
-			Fingerprint: fingerprint(operationCreatePreview, req.UserID, in),
-			Status:      http.StatusCreated, ResourceID: projectID, RequestID: req.Caller.RequestID,
-		},
-		project: store.NewProject{
-			ID: projectID, OwnerID: req.UserID,
-			CreatePrincipal: req.Caller.Principal, CreateKey: key,
-			CreatedByService: req.Caller.Service, IDSource: previewd.IDSourceServer, Events: 2,
-		},
-		build: build,
-	}
-	var err error
-	c.key.Body, err = json.Marshal(c.preview)
-	return c, err
+	return nil
 }
 
-func (c *creation) insert(ctx context.Context, tx *store.DB) error {
-	c.build.Seq = 1
-	c.build.QueuedAt, c.build.State.RunnableAt = tx.Now(), tx.Now()
-	if err := tx.InsertProject(ctx, c.project); err != nil {
-		return err
+// previewOf answers a request that made nothing: by what an equal one has got,
+// or by why it is refused.
+func (s *Service) previewOf(ctx context.Context, c *store.Creation, created *store.Created) (*previewd.Preview, error) {
+	stored := created.Stored
+	preview := &previewd.Preview{Replay: previewd.Replay{Replayed: previewd.ReplayedKey, OriginalRequestID: stored.RequestID}}
+	switch created.Outcome {
+	case store.OutcomeKnown:
+		switch decision := decide(&stored, c.Key); decision {
+		case previewd.KeyReused:
+			return nil, keyReused()
+		case previewd.KeyReplay:
+		default:
+			return s.presentPreview(ctx, stored.ResourceID)
+		}
+	case store.OutcomeWindow:
+		preview.Replayed = previewd.ReplayedWindow
+	case store.OutcomePruned:
+		return s.presentPreview(ctx, stored.ResourceID)
+	case store.OutcomeIDTaken:
+		return nil, &previewd.Error{
+			Code: previewd.CodeIDTaken, Message: "There is a project of this id: leave projectId out.", Details: c.Project.ID,
+		}
+	default:
+		return nil, s.queue(ctx).full(created.Outcome)
 	}
-	if err := tx.InsertBuild(ctx, c.build); err != nil {
-		return err
+	s.counts.Replays.Add(1)
+	if err := json.Unmarshal(stored.Body, preview); err != nil {
+		return nil, fmt.Errorf("cannot read the stored answer: %w", err)
 	}
-	created := previewd.Event{
-		Type: previewd.EventProjectCreated, BuildID: c.build.ID, RequestID: c.build.RequestID,
-		Data: map[string]any{
-			"serverGenerated":    c.project.IDSource == previewd.IDSourceServer,
-			"idGenerationSource": c.project.IDSource, "createdByService": c.project.CreatedByService,
-		},
-	}
-	if err := tx.InsertFirstEvents(ctx, c.project.ID, created, queuedEvent(c.build)); err != nil {
-		return err
-	}
-	return tx.AppendAudit(ctx, store.AuditEntry{
-		Actor: "service/" + c.project.CreatedByService, Action: "project.create", Subject: "project/" + c.project.ID,
-		Data: map[string]any{
-			"buildId": c.build.ID, "ownerId": c.project.OwnerID,
-			"idGenerationSource": c.project.IDSource, "requestId": c.build.RequestID,
-		},
-	})
+	placePreview(preview, stored.Ahead, stored.ETA)
+	return preview, nil
 }
 
-// claimKey returns the answer stored under the key, nil when the key is free,
-// and CodeKeyReused when it answered another request. Without a key it does nothing.
-func claimKey(ctx context.Context, tx *store.DB, key store.Key) (*store.Key, error) {
-	if key.Key == "" {
-		return nil, nil
-	}
-	stored, err := tx.InsertKey(ctx, key)
-	if err != nil || stored == nil {
+// presentPreview tells of a project whose answer is no longer kept.
+func (s *Service) presentPreview(ctx context.Context, projectID string) (*previewd.Preview, error) {
+	p, err := s.FindProject(ctx, projectID)
+	if err != nil {
 		return nil, err
 	}
-	if stored.Operation != key.Operation || stored.Fingerprint != key.Fingerprint {
-		return nil, &previewd.Error{
-			Code:    previewd.CodeKeyReused,
-			Message: "This Idempotency-Key has answered another request: use a new key for a new request.",
-		}
-	}
-	return stored, nil
+	b := p.LatestBuild
+	return &previewd.Preview{
+		BuildID: b.ID, ProjectID: p.ID, Status: b.Status, PreviewURL: p.PreviewURL,
+		QueuePosition: b.QueuePosition, EstimatedCompletionTime: b.EstimatedCompletionTime,
+		IDGenerationSource: p.IDGenerationSource, CreatedByService: p.CreatedByService, ReferenceID: b.ReferenceID,
+		Replay: previewd.Replay{Replayed: previewd.ReplayedResource},
+	}, nil
 }
 
-// fingerprint covers everything that makes a request what it is, each part
-// with its length before it.
-func fingerprint(operation, subject string, in input) string {
+func placePreview(p *previewd.Preview, ahead int, eta time.Time) {
+	p.QueuePosition = ahead + 1
+	if !eta.IsZero() {
+		p.EstimatedCompletionTime = &eta
+	}
+}
+
+// newCreation is everything that one create stores, and its answer.
+func (s *Service) newCreation(ctx context.Context, req previewd.CreatePreviewRequest, in input) (*store.Creation, *previewd.Preview, error) {
+	projectID, source := req.ProjectID, previewd.IDSourceClient
+	if projectID == "" {
+		projectID, source = s.NewID(), previewd.IDSourceServer
+	}
+	caller := req.Caller
+	build := s.newBuild(projectID, in, caller)
+	build.OwnerID = req.UserID
+	createKey := req.IdempotencyKey
+	if createKey == "" {
+		createKey = "none:" + projectID
+	}
+	preview := &previewd.Preview{
+		BuildID: build.ID, ProjectID: projectID, Status: previewd.BuildQueued, PreviewURL: s.PreviewURL(projectID),
+		IDGenerationSource: source, CreatedByService: caller.Service, ReferenceID: build.ReferenceID,
+	}
+	body, err := json.Marshal(preview)
+	if err != nil {
+		return nil, nil, err
+	}
+	view := s.queue(ctx)
+	c := &store.Creation{
+		Key: store.Key{
+			Principal: caller.Principal, Key: req.IdempotencyKey, Operation: operationCreatePreview,
+			Fingerprint: fingerprint(operationCreatePreview, []string{caller.Principal, req.UserID, req.ProjectID}, in),
+			Status:      http.StatusCreated, Body: body, ResourceID: projectID, RequestID: caller.RequestID,
+		},
+		Window: s.Window,
+		Project: store.NewProject{
+			ID: projectID, OwnerID: req.UserID, CreatePrincipal: caller.Principal, CreateKey: createKey,
+			CreatedByService: caller.Service, IDSource: source, Events: 2,
+		},
+		Build: build,
+		Created: previewd.Event{
+			Type: previewd.EventProjectCreated, BuildID: build.ID, RequestID: caller.RequestID,
+			Data: map[string]any{
+				"serverGenerated":    source == previewd.IDSourceServer,
+				"idGenerationSource": source, "createdByService": caller.Service,
+			},
+		},
+		Queued: queuedEvent(build, 1),
+		Audit: store.AuditEntry{
+			Actor: "service/" + caller.Service, Action: "project.create", Subject: "project/" + projectID,
+			Data: map[string]any{
+				"buildId": build.ID, "ownerId": req.UserID, "idGenerationSource": source, "requestId": caller.RequestID,
+			},
+		},
+		Limits: view.limits(*s.Queue), Fair: !fault.Off(fault.Fairness),
+		Far: view.ahead(req.UserID), Pace: view.pace(build),
+	}
+	if fault.Off(fault.Window) {
+		c.Window = 0
+	}
+	return c, preview, nil
+}
+
+// decide decides on a request by what is stored under its key.
+func decide(stored *store.Key, key store.Key) previewd.KeyDecision {
+	if stored == nil {
+		return previewd.DecideKey(nil, key.Operation, key.Fingerprint)
+	}
+	known := &previewd.StoredKey{Operation: stored.Operation, Fingerprint: stored.Fingerprint, Answered: stored.Body != nil}
+	return previewd.DecideKey(known, key.Operation, key.Fingerprint)
+}
+
+func keyReused() error {
+	return &previewd.Error{
+		Code:    previewd.CodeKeyReused,
+		Message: "This Idempotency-Key has answered another request: use a new key for a new request.",
+	}
+}
+
+// fingerprint covers everything that makes a request what it is, each part with
+// its length before it: operation, whom and what it is about, and the content.
+func fingerprint(operation string, subjects []string, in input) string {
 	h := sha256.New()
-	for _, part := range []string{"v1", operation, subject, in.prompt, string(in.source.Digest), in.metadata} {
+	for _, part := range append([]string{"v1", operation, in.prompt, in.files, in.metadata}, subjects...) {
 		var length [8]byte
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		h.Write(length[:])

@@ -20,7 +20,7 @@ func (s *Service) FindProject(ctx context.Context, id string) (*previewd.Project
 	if err != nil {
 		return nil, err
 	}
-	return p, s.dressProject(ctx, p)
+	return s.dressProject(ctx, p)
 }
 
 // ListProjects implements previewd.Worker. The cursor is the last id of a page.
@@ -41,10 +41,11 @@ func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilte
 	}
 	page := &previewd.ProjectPage{Projects: []previewd.Project{}}
 	for _, p := range projects[:min(len(projects), limit)] {
-		if err := s.dressProject(ctx, p); err != nil {
+		project, err := s.dressProject(ctx, p)
+		if err != nil {
 			return nil, err
 		}
-		page.Projects = append(page.Projects, *p)
+		page.Projects = append(page.Projects, *project)
 	}
 	if len(projects) > limit {
 		page.Next = projects[limit-1].ID
@@ -53,38 +54,29 @@ func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilte
 }
 
 // dressProject adds what is derived from the rows.
-func (s *Service) dressProject(ctx context.Context, p *previewd.Project) error {
+func (s *Service) dressProject(ctx context.Context, p *store.Project) (*previewd.Project, error) {
 	status, err := p.LatestBuild.Status.ProjectStatus()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.Status, p.PreviewURL = string(status), s.PreviewURL(p.ID)
-	b := &store.Build{Build: p.LatestBuild}
-	b.State.RunnableAt = b.QueuedAt
-	if err := s.dressBuild(ctx, b); err != nil {
-		return err
-	}
-	p.LatestBuild = b.Build
-	return nil
+	err = s.dressBuild(ctx, p.Build)
+	p.LatestBuild = p.Build.Build
+	return &p.Project, err
 }
 
-func (s *Service) dressBuild(ctx context.Context, b *store.Build) error {
+func (s *Service) dressBuild(ctx context.Context, b *store.Build) (err error) {
 	b.PreviewURL = s.PreviewURL(b.ID + ".b")
-	if b.Status != previewd.BuildQueued {
+	switch b.Status {
+	case previewd.BuildQueued:
+		if b.QueuePosition, err = s.position(ctx, b); err != nil {
+			return err
+		}
+	case previewd.BuildBuilding:
+	default:
 		return nil
 	}
-	before, err := s.Store.CountQueuedBefore(ctx, b)
-	b.QueuePosition = before + 1
-	return err
-}
-
-// refreshPreview says of a replayed answer how its build does now.
-func (s *Service) refreshPreview(ctx context.Context, p *previewd.Preview) error {
-	b, err := s.FindBuild(ctx, p.BuildID, 0)
-	if err != nil {
-		return err
-	}
-	p.Status, p.QueuePosition = b.Status, b.QueuePosition
+	b.EstimatedCompletionTime, b.EstimatedCompletionTimeP90 = s.queue(ctx).estimate(b)
 	return nil
 }
 

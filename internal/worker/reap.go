@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
@@ -36,6 +37,9 @@ func (s *Service) RunReaper(ctx context.Context) error {
 
 // Reap does one sweep.
 func (s *Service) Reap(ctx context.Context) error {
+	if fault.Off(fault.Reaper) {
+		return nil
+	}
 	lost := func(ctx context.Context, tx *store.DB) ([]*store.Build, error) {
 		return tx.ListExpiredBuilds(ctx, reapBatch)
 	}
@@ -75,32 +79,43 @@ var (
 
 type findBuilds func(ctx context.Context, tx *store.DB) ([]*store.Build, error)
 
+// reap applies a trigger to the builds that find returns, each in a transaction
+// of its own: it locks the build first and leaves alone what is no longer due.
 func (s *Service) reap(ctx context.Context, find findBuilds, t previewd.Trigger, why previewd.Failure) error {
-	var reaped []*store.Build
-	err := s.Store.Tx(ctx, func(tx *store.DB) (err error) {
-		if reaped, err = find(ctx, tx); err != nil {
+	var due []*store.Build
+	err := s.Store.Tx(ctx, "reap.find", func(tx *store.DB) (err error) {
+		due, err = find(ctx, tx)
+		return err
+	})
+	for _, b := range due {
+		err = errors.Join(err, s.reapOne(ctx, b.ID, t, why))
+	}
+	return err
+}
+
+func (s *Service) reapOne(ctx context.Context, id string, t previewd.Trigger, why previewd.Failure) error {
+	var b *store.Build
+	err := s.Store.Tx(ctx, "reap", func(tx *store.DB) (err error) {
+		if b, err = tx.LockBuild(ctx, id); err != nil {
 			return err
 		}
-		for _, b := range reaped {
-			t.Epoch, t.Delay = b.Epoch, s.Retry(b.Attempt)
-			if t.Kind == previewd.TriggerRelease && b.Epoch >= maxClaims {
-				t.Kind, t.Class = previewd.TriggerFail, previewd.FailureWorkerLost
-			}
-			why.Step = b.Step
-			b.Failure = &why
-			if err := s.transition(ctx, tx, b, t, "system/reaper"); err != nil {
-				return err
-			}
+		t.Epoch, t.Delay = b.Epoch, s.Retry(b.Attempt)
+		if t.Kind == previewd.TriggerRelease && b.Epoch >= maxClaims {
+			t.Kind, t.Class = previewd.TriggerFail, previewd.FailureWorkerLost
 		}
-		return nil
+		why.Step = b.Step
+		b.Failure = &why
+		return s.transition(ctx, tx, b, t, "system/reaper")
 	})
-	if err != nil {
+	switch previewd.ErrorCode(err) {
+	case "":
+	case previewd.CodeConflict, previewd.CodeBuildFinished, previewd.CodeLeaseLost, previewd.CodeNotFound:
+		return nil // its runner was heard of, or somebody else has reaped it
+	default:
 		return err
 	}
-	for _, b := range reaped {
-		s.Log.WarnContext(ctx, "build reaped", telemetry.ProjectID, b.ProjectID, telemetry.BuildID, b.ID,
-			telemetry.Status, b.Status, telemetry.Epoch, b.Epoch, telemetry.ReferenceID, b.ReferenceID)
-		s.changed(b.ProjectID)
-	}
+	s.Log.WarnContext(ctx, "build reaped", telemetry.ProjectID, b.ProjectID, telemetry.BuildID, b.ID,
+		telemetry.Status, b.Status, telemetry.Epoch, b.Epoch, telemetry.ReferenceID, b.ReferenceID)
+	s.changed(b.ProjectID)
 	return nil
 }

@@ -6,10 +6,12 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 )
 
@@ -23,6 +25,8 @@ type Config struct {
 	Switched   func(projectID string)    // called after a project's current version has changed; default nothing
 	NewID      func() string             // default previewd.NewID
 	Limits     Limits                    // default DefaultLimits
+	Queue      *store.QueueLimits        // default DefaultQueue
+	Window     time.Duration             // in which equal requests without a key are one; default 10 s
 	Retry      func(int) time.Duration   // pause after the nth attempt; default 2^n seconds
 	Lease      time.Duration             // default 30 s
 	Timeouts   Timeouts                  // default DefaultTimeouts
@@ -48,11 +52,26 @@ type Timeouts struct {
 // DefaultTimeouts is what Config.Timeouts means when it is zero.
 var DefaultTimeouts = Timeouts{Build: 5 * time.Minute, Queue: time.Hour, Cancel: 20 * time.Second}
 
+// DefaultQueue is what Config.Queue means when it is nil.
+var DefaultQueue = store.QueueLimits{Owner: 1000, Total: 100_000}
+
 // Service is the worker.
 type Service struct {
 	Config
 	templates []builtinTemplate
+	flights   flights
+	view      queueView
+	counts    Counts
 }
+
+// Counts are what happened since the start, for metrics.
+type Counts struct {
+	LegacyIDs atomic.Int64 // projects made with an id of the client's
+	Replays   atomic.Int64 // creates that were answered before
+}
+
+// Counts returns the service's counters.
+func (s *Service) Counts() *Counts { return &s.counts }
 
 var (
 	_ previewd.Worker     = (*Service)(nil)
@@ -72,6 +91,15 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits
+	}
+	if cfg.Queue == nil {
+		cfg.Queue = &DefaultQueue
+	}
+	if fault.Off(fault.QueueCap) {
+		cfg.Queue = &store.QueueLimits{}
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 10 * time.Second
 	}
 	if cfg.Retry == nil {
 		cfg.Retry = func(attempt int) time.Duration { return time.Second << min(attempt, 6) }

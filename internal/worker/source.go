@@ -4,7 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -17,7 +20,8 @@ import (
 type input struct {
 	prompt   string
 	template string
-	metadata string // JSON
+	metadata string // canonical JSON (RFC 8785)
+	files    string // digest of the files that were sent
 	source   previewd.Source
 }
 
@@ -45,9 +49,20 @@ func (s *Service) prepareInput(ctx context.Context, prompt string, files preview
 	}
 	blob, err := s.Artifacts.PutBytes(ctx, pack)
 	return input{
-		prompt: prompt, template: meta.Template, metadata: text,
+		prompt: prompt, template: meta.Template, metadata: text, files: digestFiles(files),
 		source: previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()},
 	}, err
+}
+
+// digestFiles covers the files that were sent, and not the template below them,
+// which can be another after an upgrade: sha256 over path, size and sha256 of
+// each, sorted by path.
+func digestFiles(files previewd.Files) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%q %d %s\n", name, len(files[name]), previewd.DigestOf(files[name]))
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // mergeTemplate lays the request's files over the template's. A template finds

@@ -14,7 +14,10 @@ func (s *Service) ActivateVersion(ctx context.Context, req previewd.ActivateVers
 		return nil, previewd.NotFound("project", req.ProjectID)
 	}
 	var v *previewd.Version
-	err := s.Store.Tx(ctx, func(tx *store.DB) (err error) {
+	err := s.Store.Tx(ctx, "activate", func(tx *store.DB) (err error) {
+		if _, err := tx.LockProject(ctx, req.ProjectID); err != nil {
+			return err
+		}
 		if v, err = tx.FindVersion(ctx, req.ProjectID, req.Number); err != nil || v.Current {
 			return err
 		}

@@ -98,7 +98,9 @@ func request() previewd.CreatePreviewRequest {
 
 func (f *fixture) create() *previewd.Preview {
 	f.t.Helper()
-	p, err := f.CreatePreview(f.t.Context(), request())
+	req := request()
+	req.IdempotencyKey = previewd.NewRequestID()
+	p, err := f.CreatePreview(f.t.Context(), req)
 	require.NoError(f.t, err)
 	return p
 }
@@ -248,7 +250,7 @@ func TestKeyIsBoundToItsRequest(t *testing.T) {
 		require.NoError(t, err)
 		again, err := f.CreatePreview(t.Context(), req)
 		require.NoError(t, err)
-		require.True(t, again.Replayed)
+		require.Equal(t, previewd.ReplayedKey, again.Replayed)
 		require.Equal(t, first.ProjectID, again.ProjectID)
 		require.Equal(t, first.BuildID, again.BuildID)
 

@@ -14,20 +14,24 @@ import (
 )
 
 type createBuildInput struct {
-	ProjectID      string `path:"projectId"`
-	IdempotencyKey string `header:"Idempotency-Key" doc:"Makes the request safe to repeat."`
-	Body           createBuildBody
+	RequiredKeyInput
+	ProjectID string `path:"projectId"`
+	Body      createBuildBody
 }
 
 type createBuildBody struct {
 	Prompt        string         `json:"prompt,omitempty" doc:"At most 32 KiB."`
 	TemplateFiles templateFiles  `json:"templateFiles,omitempty"`
 	Metadata      map[string]any `json:"metadata,omitempty" doc:"As for a new project; at most 16 KiB."`
+
+	Policy previewd.BuildPolicy `json:"policy,omitempty" enum:"supersede,queue,reject" doc:"What becomes of a build of the project that is not over: supersede (the default) ends it, queue lets one that runs go on and ends one that waits, reject refuses the new build with 409."`
 }
 
 type createBuildOutput struct {
+	Status   int
 	Location string `header:"Location"`
-	Body     *previewd.Build
+	ReplayOutput
+	Body *previewd.Build
 }
 
 func (s *Server) createBuild(ctx context.Context, in *createBuildInput) (*createBuildOutput, error) {
@@ -35,18 +39,20 @@ func (s *Server) createBuild(ctx context.Context, in *createBuildInput) (*create
 	if err != nil {
 		return nil, err
 	}
-	key, err := parseKey(in.IdempotencyKey)
-	if err != nil {
-		return nil, err
-	}
 	build, err := s.Worker.CreateBuild(ctx, previewd.CreateBuildRequest{
 		ProjectID: in.ProjectID, Prompt: in.Body.Prompt, TemplateFiles: files, Metadata: in.Body.Metadata,
-		IdempotencyKey: key, Caller: httpx.CallerOf(ctx),
+		Policy: in.Body.Policy, IdempotencyKey: in.key, Caller: httpx.CallerOf(ctx),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &createBuildOutput{Location: "/v1/builds/" + build.ID, Body: build}, nil
+	out := &createBuildOutput{
+		Status: http.StatusCreated, Location: "/v1/builds/" + build.ID, ReplayOutput: replayOf(build.Replay), Body: build,
+	}
+	if build.Replayed == previewd.ReplayedResource {
+		out.Status = http.StatusOK
+	}
+	return out, nil
 }
 
 type getBuildInput struct {
@@ -55,7 +61,8 @@ type getBuildInput struct {
 }
 
 type buildOutput struct {
-	Body *previewd.Build
+	Status int
+	Body   *previewd.Build
 }
 
 const maxWait = 60 * time.Second
@@ -69,7 +76,7 @@ func (s *Server) getBuild(ctx context.Context, in *getBuildInput) (*buildOutput,
 	if err != nil {
 		return nil, err
 	}
-	return &buildOutput{Body: build}, nil
+	return &buildOutput{Status: http.StatusOK, Body: build}, nil
 }
 
 func parseWait(text string) (time.Duration, error) {

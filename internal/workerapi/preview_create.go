@@ -2,8 +2,7 @@ package workerapi
 
 import (
 	"context"
-	"regexp"
-	"strings"
+	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -12,13 +11,13 @@ import (
 )
 
 type createPreviewInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" doc:"Makes the request safe to repeat."`
-	Body           createPreviewBody
+	KeyInput
+	Body createPreviewBody
 }
 
 type createPreviewBody struct {
 	UserID        string         `json:"userId" doc:"Who the project belongs to." minLength:"1" maxLength:"128"`
-	ProjectID     string         `json:"projectId,omitempty" doc:"Refused: ids are made here. Known for older clients."`
+	ProjectID     string         `json:"projectId,omitempty" doc:"Refused, unless the token may bring ids of its own: ids are made here. For older clients only." deprecated:"true"`
 	Prompt        string         `json:"prompt,omitempty" doc:"What the user asked for. Stored, shown, and given to the template as data; at most 32 KiB."`
 	TemplateFiles templateFiles  `json:"templateFiles,omitempty"`
 	Metadata      map[string]any `json:"metadata,omitempty" doc:"At most 16 KiB. template names a built-in template; build.env gives VITE_* values to the build; the rest is kept for you."`
@@ -54,53 +53,38 @@ func (f templateFiles) files() (previewd.Files, error) {
 }
 
 type createPreviewOutput struct {
+	Status   int
 	Location string `header:"Location"`
-	Replayed string `header:"Idempotent-Replayed" doc:"true when an earlier request with the key made the project."`
-	Body     *previewd.Preview
+	ReplayOutput
+	Deprecation string `header:"Deprecation" doc:"Present when the client's own id was taken: RFC 9745."`
+	Body        *previewd.Preview
 }
+
+// legacySince is when ids of clients became deprecated (RFC 9745 §2.1).
+const legacySince = "@1767225600" // 2026-01-01
 
 func (s *Server) createPreview(ctx context.Context, in *createPreviewInput) (*createPreviewOutput, error) {
 	files, err := in.Body.TemplateFiles.files()
 	if err != nil {
 		return nil, err
 	}
-	key, err := parseKey(in.IdempotencyKey)
-	if err != nil {
-		return nil, err
-	}
 	preview, err := s.Worker.CreatePreview(ctx, previewd.CreatePreviewRequest{
 		UserID: in.Body.UserID, ProjectID: in.Body.ProjectID, Prompt: in.Body.Prompt,
 		TemplateFiles: files, Metadata: in.Body.Metadata,
-		IdempotencyKey: key, Caller: httpx.CallerOf(ctx),
+		IdempotencyKey: in.key, Caller: httpx.CallerOf(ctx),
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &createPreviewOutput{Location: "/v1/projects/" + preview.ProjectID, Body: preview}
-	if preview.Replayed {
-		out.Replayed = "true"
+	out := &createPreviewOutput{
+		Status: http.StatusCreated, Location: "/v1/projects/" + preview.ProjectID,
+		ReplayOutput: replayOf(preview.Replay), Body: preview,
+	}
+	if preview.Replayed == previewd.ReplayedWindow || preview.Replayed == previewd.ReplayedResource {
+		out.Status = http.StatusOK
+	}
+	if preview.IDGenerationSource == previewd.IDSourceClient {
+		out.Deprecation = legacySince
 	}
 	return out, nil
-}
-
-var keyGrammar = regexp.MustCompile(`^[A-Za-z0-9._:-]{16,128}$`)
-
-// parseKey reads an Idempotency-Key: a structured-field string (RFC 9651
-// §3.3.3), or the bare token that many clients send.
-func parseKey(header string) (string, error) {
-	if header == "" {
-		return "", nil
-	}
-	key := header
-	if unquoted, ok := strings.CutPrefix(header, `"`); ok {
-		if unquoted, ok = strings.CutSuffix(unquoted, `"`); ok {
-			key = unquoted
-		}
-	}
-	if !keyGrammar.MatchString(key) {
-		return "", &previewd.Error{
-			Code: previewd.CodeKeyInvalid, Message: "Idempotency-Key must be 16 to 128 of A-Z a-z 0-9 . _ : -",
-		}
-	}
-	return key, nil
 }

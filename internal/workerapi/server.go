@@ -50,6 +50,8 @@ func (s *Server) routes(api huma.API) {
 	)
 	httpx.Route(api, svc, created(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build"), s.createPreview)
 	httpx.Route(api, svc, created(post, "/v1/projects/{projectId}/builds", "create-build", "Create the next build of a project"), s.createBuild)
+	httpx.Route(api, svc, op(post, "/v1/builds/{buildId}/cancel", "cancel-build", "End a build"), s.cancelBuild)
+	httpx.Route(api, svc, op(get, "/v1/operations", "find-operation", "Tell what became of an idempotency key"), s.findOperation)
 	httpx.Route(api, svc, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
 	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}", "get-project", "Read a project"), s.getProject)
 	httpx.Route(api, svc, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)

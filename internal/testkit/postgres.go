@@ -1,0 +1,234 @@
+package testkit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd/internal/store"
+)
+
+// postgresURL names the server that tests use; without it they start one of
+// the binaries on this machine.
+const postgresURL = "PREVIEWD_TEST_POSTGRES_URL"
+
+// PostgresServer is a server for tests. All its databases are theirs.
+type PostgresServer struct {
+	URL     string // of the database "postgres"
+	Sockets string // folder of its socket; "" when it is not ours
+	cmd     *exec.Cmd
+	dir     string
+}
+
+var postgres struct {
+	sync.Once
+	server *PostgresServer
+	err    error
+}
+
+// Postgres returns this test binary's server, started at the first call. Where
+// there is none the test is skipped, and says what to install.
+func Postgres(tb testing.TB) *PostgresServer {
+	tb.Helper()
+	postgres.Do(func() { postgres.server, postgres.err = startPostgres() })
+	if errors.Is(postgres.err, errNoPostgres) {
+		tb.Skipf("SKIPPED, NOT TESTED ON POSTGRESQL: %v", postgres.err)
+	}
+	require.NoError(tb, postgres.err)
+	return postgres.server
+}
+
+var errNoPostgres = errors.New("no PostgreSQL binaries here: install Debian's package postgresql, or set " + postgresURL)
+
+func startPostgres() (*PostgresServer, error) {
+	if given := os.Getenv(postgresURL); given != "" {
+		return &PostgresServer{URL: given}, nil
+	}
+	bin, err := postgresBin()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "previewd-test-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	s := &PostgresServer{dir: dir, Sockets: dir}
+	if err := s.start(bin); err != nil {
+		s.stop()
+		return nil, err
+	}
+	atExit(s.stop)
+	return s, nil
+}
+
+// postgresBin returns the folder of the newest server on this machine.
+func postgresBin() (string, error) {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if err != nil || len(found) == 0 {
+		path, err := exec.LookPath("postgres")
+		if err != nil {
+			return "", errNoPostgres
+		}
+		return filepath.Dir(path), nil
+	}
+	version := func(path string) int {
+		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
+		return n
+	}
+	slices.SortFunc(found, func(a, b string) int { return version(b) - version(a) })
+	return filepath.Dir(found[0]), nil
+}
+
+// start makes a cluster in the folder and runs it. PostgreSQL refuses to run as
+// root, so root becomes the user that the package has made.
+func (s *PostgresServer) start(bin string) error {
+	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
+	if os.Getuid() == 0 {
+		owner, err := user.Lookup("postgres")
+		if err != nil {
+			return fmt.Errorf("cannot run PostgreSQL as root, and there is no user postgres: %w", err)
+		}
+		uid, _ := strconv.Atoi(owner.Uid)
+		gid, _ := strconv.Atoi(owner.Gid)
+		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(s.dir, uid, gid); err != nil {
+			return err
+		}
+	}
+	data := filepath.Join(s.dir, "data")
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+	initdb.SysProcAttr, initdb.Dir = attr, s.dir
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot make a PostgreSQL cluster: %w\n%s", err, out)
+	}
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", port)
+	var out bytes.Buffer
+	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-k", s.dir,
+		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "shared_buffers=128MB")
+	s.cmd.SysProcAttr, s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = attr, s.dir, &out, &out
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the server dies with the thread that started it: this one stays
+		started <- s.cmd.Start()
+		_ = s.cmd.Wait() // stop ends it
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("cannot start PostgreSQL: %w", err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := s.Exec(context.Background(), "SELECT 1")
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("PostgreSQL does not answer: %w\n%s", err, out.String())
+		}
+	}
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func (s *PostgresServer) stop() {
+	if s.cmd != nil && s.cmd.Process != nil {
+		_ = s.cmd.Process.Signal(syscall.SIGQUIT) // at once: nothing of it is needed any more
+		for range 100 {
+			if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	os.RemoveAll(s.dir)
+}
+
+// Exec runs a statement on the server's database "postgres".
+func (s *PostgresServer) Exec(ctx context.Context, statement string, args ...any) error {
+	conn, err := pgx.Connect(ctx, s.URL)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement, args...)
+	return err
+}
+
+var databases struct {
+	sync.Mutex
+	count    int
+	template string
+}
+
+// Database makes an empty database with all tables and returns its URL; the
+// database is dropped at the end of the test. It is a copy of one that was
+// migrated once, which is faster than migrating each.
+func (s *PostgresServer) Database(tb testing.TB) string {
+	tb.Helper()
+	databases.Lock()
+	defer databases.Unlock()
+	ctx := context.Background()
+	if databases.template == "" {
+		name := fmt.Sprintf("template_%d", os.Getpid())
+		require.NoError(tb, s.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"))
+		require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'"))
+		db, err := store.Open(ctx, store.Config{URL: s.named(name)})
+		require.NoError(tb, err)
+		require.NoError(tb, db.Close())
+		databases.template = name
+		atExit(func() { _ = s.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
+	}
+	databases.count++
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.count)
+	require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+databases.template+" STRATEGY file_copy"))
+	tb.Cleanup(func() { require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")) })
+	return s.named(name)
+}
+
+// EmptyDatabase makes a database without any tables.
+func (s *PostgresServer) EmptyDatabase(tb testing.TB) string {
+	tb.Helper()
+	databases.Lock()
+	databases.count++
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.count)
+	databases.Unlock()
+	ctx := context.Background()
+	require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'"))
+	tb.Cleanup(func() { require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")) })
+	return s.named(name)
+}
+
+func (s *PostgresServer) named(database string) string {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return s.URL
+	}
+	u.Path = "/" + database
+	return u.String()
+}
