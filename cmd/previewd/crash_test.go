@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -29,11 +30,10 @@ var (
 // crashing is a real server that is killed again and again while clients
 // create projects.
 type crashing struct {
-	t       *testing.T
-	program string
-	data    string
-	addr    string
-	server  *exec.Cmd
+	t      *testing.T
+	data   string
+	addr   string
+	server *exec.Cmd
 
 	mu       sync.Mutex
 	answered map[string]previewd.Preview // by idempotency key
@@ -46,7 +46,7 @@ const crashToken = "crash-test-token-0123456789"
 // none twice and leaves none stuck.
 func TestKilledServerLosesNothing(t *testing.T) {
 	t.Parallel()
-	c := &crashing{t: t, program: testkit.Program(t), data: filepath.Join(t.TempDir(), "data"), addr: freeAddr(t), answered: map[string]previewd.Preview{}}
+	c := &crashing{t: t, data: filepath.Join(t.TempDir(), "data"), addr: freeAddr(t), answered: map[string]previewd.Preview{}}
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}
@@ -66,35 +66,45 @@ func TestKilledServerLosesNothing(t *testing.T) {
 	c.check()
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
+func freeAddr(tb testing.TB) string {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	defer l.Close()
 	return l.Addr().String()
 }
 
-func (c *crashing) start() {
-	c.t.Helper()
-	c.server = exec.Command(c.program, "serve", "--addr", c.addr, "--data", c.data, "--log-level", "error")
-	c.server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken}
-	require.NoError(c.t, c.server.Start())
-	server := c.server
-	c.t.Cleanup(func() {
+// startServer runs the real program until the test ends, and waits for it to answer.
+func startServer(tb testing.TB, addr, data string, flags ...string) *exec.Cmd {
+	tb.Helper()
+	server := exec.Command(testkit.Program(tb), append([]string{"serve", "--addr", addr, "--data", data, "--log-level", "error"}, flags...)...)
+	server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken}
+	server.Stderr = os.Stderr
+	require.NoError(tb, server.Start())
+	tb.Cleanup(func() {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	testkit.Eventually(c.t, "the server answers", func() bool {
-		_, err := c.client().ListTemplates(context.Background())
+	testkit.Eventually(tb, "the server answers", func() bool {
+		_, err := clientOf(tb, addr).ListTemplates(context.Background())
 		return err == nil
 	})
-}
-
-func (c *crashing) client() *client.Client {
-	server, err := client.New(client.Config{URL: "http://" + c.addr, Token: crashToken, Retries: -1})
-	require.NoError(c.t, err)
 	return server
 }
+
+func clientOf(tb testing.TB, addr string) *client.Client {
+	tb.Helper()
+	server, err := client.New(client.Config{URL: "http://" + addr, Token: crashToken, Retries: -1})
+	require.NoError(tb, err)
+	return server
+}
+
+func (c *crashing) start() {
+	c.t.Helper()
+	c.server = startServer(c.t, c.addr, c.data)
+}
+
+func (c *crashing) client() *client.Client { return clientOf(c.t, c.addr) }
 
 // createForEver begins 20 creates a second. Each is repeated with its key until
 // it is answered, as a client does that means it.

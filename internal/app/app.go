@@ -106,7 +106,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(mux)))
 	a.runner, err = runner.New(runner.Config{
 		Dispatcher: a.Worker, Artifacts: artifacts, ID: a.runnerID, WorkDir: a.Config.WorkPath(),
-		Executable: opts.Executable, Slots: a.Config.Builds, Log: opts.Log,
+		Executable: opts.Executable, Slots: max(a.Config.Builds, 0), Log: opts.Log,
 	})
 	return a, err
 }
@@ -233,7 +233,9 @@ func (a *App) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serve(ctx) })
 	group.Go(func() error { return a.hub.Run(ctx) })
-	group.Go(func() error { return a.runner.Run(ctx) })
+	if a.Config.Builds >= 0 {
+		group.Go(func() error { return a.runner.Run(ctx) })
+	}
 	group.Go(func() error { return a.Worker.RunReaper(ctx) })
 	group.Go(func() error { return a.Worker.RunSweeper(ctx) })
 	return errors.Join(group.Wait(), a.Close())

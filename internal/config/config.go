@@ -25,7 +25,7 @@ type Config struct {
 	AllowSharedDomain bool          `help:"Let previews share the API's registrable domain. Their scripts can then reach its cookies." env:"PREVIEWD_ALLOW_SHARED_DOMAIN"`
 	ServiceToken      string        `help:"Service token. Default on loopback: one made in the data folder." env:"PREVIEWD_SERVICE_TOKEN" placeholder:"TOKEN"`
 	LegacyToken       string        `help:"Second service token, whose requests may bring project ids of their own. Deprecated: for clients that are being moved." env:"PREVIEWD_LEGACY_TOKEN" placeholder:"TOKEN"`
-	Builds            int           `help:"Builds at once. Default: the number of CPUs." env:"PREVIEWD_BUILDS" default:"0" placeholder:"N"`
+	Builds            int           `help:"Builds at once; -1 runs none and leaves them to other servers. Default: the number of CPUs." env:"PREVIEWD_BUILDS" default:"0" placeholder:"N"`
 	QueuePerUser      int           `help:"Builds of one user that may wait." env:"PREVIEWD_QUEUE_PER_USER" default:"1000" placeholder:"N"`
 	QueueTotal        int           `help:"Builds that may wait in all." env:"PREVIEWD_QUEUE_TOTAL" default:"100000" placeholder:"N"`
 	Lease             time.Duration `help:"How long a runner keeps a build without being heard of." env:"PREVIEWD_LEASE" default:"30s"`
@@ -68,8 +68,8 @@ func (c *Config) Validate() error {
 	if c.Lease < 0 || c.Lease > 0 && c.Lease < minLease || c.BuildTimeout < 0 || c.QueueTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--lease must be at least %s, and no time limit may be negative", minLease))
 	}
-	if c.Builds < 0 {
-		errs = append(errs, errors.New("--builds must be 0 or more"))
+	if c.Builds < -1 {
+		errs = append(errs, errors.New("--builds must be -1 or more"))
 	}
 	return errors.Join(append(errs, c.checkDomains())...)
 }

@@ -37,3 +37,18 @@ func Mechanisms() []Mechanism {
 		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap,
 	}
 }
+
+// Points lists every named point: before and after each commit, and where a
+// request, an answer or a claim crosses from one process to another.
+func Points() []string {
+	points := []string{
+		"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished",
+	}
+	for _, tx := range []string{
+		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate",
+		"reap.find", "reap", "prune", "feed",
+	} {
+		points = append(points, tx+".before_commit", tx+".after_commit")
+	}
+	return points
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // NewAPI returns an API on the mux whose description is served under
@@ -55,7 +56,13 @@ const (
 func Route[I, O any](api huma.API, access Access, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	describe(api, access, &op)
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
+		if err := fault.Point("http.request"); err != nil {
+			return nil, NewProblem(ctx, err)
+		}
 		out, err := handler(ctx, in)
+		if err == nil {
+			err = fault.Point("http.answer")
+		}
 		if err != nil {
 			p := NewProblem(ctx, err)
 			logProblem(ctx, p)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
@@ -120,7 +121,7 @@ func (r *Runner) loop(ctx, builds context.Context, dir string) {
 			}
 			continue
 		}
-		if claim != nil {
+		if claim != nil && fault.Point("runner.claimed") == nil {
 			r.work(builds, claim, dir)
 		}
 	}
@@ -150,9 +151,10 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 	}
 	stop() // ends the heartbeat; the lease holds long enough to finish
 	watching.Wait()
-	if outcome.Kind != "" {
+	if outcome.Kind != "" && fault.Point("runner.built") == nil {
 		r.finish(claim, outcome)
 	}
+	_ = fault.Point("runner.finished")
 }
 
 // outcomeOf turns the error of a build into its outcome: first what ended its

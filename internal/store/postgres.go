@@ -27,7 +27,8 @@ const (
 // Transactions are READ COMMITTED: what must not change between two statements
 // is locked. No lock outlives its transaction.
 type postgresDB struct {
-	pool *pgxpool.Pool
+	pool  *pgxpool.Pool
+	lanes createLanes
 }
 
 func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
@@ -46,6 +47,12 @@ func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
 	}
 	// A standby may be behind: what decides is read where it is written.
 	config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	// Plans are kept for a connection's life. One made while a table was new, and
+	// read whole in no time, would read it whole for ever.
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `SET enable_seqscan = off`)
+		return err
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the database: %w", err)
@@ -105,7 +112,10 @@ func (p *postgresDB) appendAudit(ctx context.Context, tx *DB, e AuditEntry, data
 const beginReadCommitted = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 // limits are set in each transaction, in the round trip of its BEGIN.
-const setLimits = `SELECT worker_now(), set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)`
+// The last ends the transaction of a process that has stopped in its middle:
+// others may wait for what it has locked.
+const setLimits = `SELECT worker_now(), set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+	set_config('idle_in_transaction_session_timeout', $2, true)`
 
 func (p *postgresDB) begin(ctx context.Context, _ bool) (txn, error) {
 	conn, err := p.pool.Acquire(ctx)
@@ -118,7 +128,7 @@ func (p *postgresDB) begin(ctx context.Context, _ bool) (txn, error) {
 	var us int64
 	var ignored string
 	batch.Queue(setLimits, milliseconds(statementLimit), milliseconds(lockLimit)).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&us, &ignored, &ignored)
+		return row.Scan(&us, &ignored, &ignored, &ignored)
 	})
 	if err := conn.SendBatch(ctx, &batch).Close(); err != nil {
 		_ = tx.rollback()

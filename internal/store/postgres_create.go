@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,75 +15,187 @@ import (
 	"github.com/previewd/previewd/internal/fault"
 )
 
-// createPreview sends BEGIN, the locks, the create and COMMIT in one round trip.
-// When the connection breaks before the answer, the outcome is not guessed: the
-// same create is sent once more and finds what it did, for its rows name its ids.
+// createLanes shares transactions among creates that wait anyway: all of them
+// end in the audit chain, whose head one transaction holds until its commit has
+// reached the disk. A create that comes alone is sent at once; those that come
+// while both lanes are busy go together. Two lanes, so that one works while the
+// other commits.
+type createLanes struct {
+	mu      sync.Mutex
+	pending []*createCall
+	busy    int
+}
+
+const (
+	maxLanes = 2
+	maxBatch = 32
+)
+
+// createCall is one create on its way.
+type createCall struct {
+	creation *Creation
+	args     []any
+	created  *Created
+	err      error
+	done     chan struct{}
+}
+
+// createPreview returns when the create has committed, or has not happened.
 func (p *postgresDB) createPreview(ctx context.Context, c *Creation) (*Created, error) {
 	args, err := creationArgs(c)
 	if err != nil {
 		return nil, err
 	}
-	created, err := p.create(ctx, c, args)
-	for try := 1; err != nil && try < maxTries; try++ {
-		again := (*brokenOffError)(nil)
-		if !errors.As(p.translate(err), &again) && (!isBroken(err) || ctx.Err() != nil) {
-			break
-		}
-		if created, err = p.create(ctx, c, args); err == nil && created.Stored.ResourceID == c.Project.ID {
-			created.Outcome, created.Place = OutcomeCreated, Place{Ahead: created.Stored.Ahead, ETA: created.Stored.ETA}
-		}
+	call := &createCall{creation: c, args: args, done: make(chan struct{})}
+	l := &p.lanes
+	l.mu.Lock()
+	l.pending = append(l.pending, call)
+	if l.busy < maxLanes {
+		l.busy++
+		go p.runLane()
 	}
-	return created, p.translate(err)
+	l.mu.Unlock()
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		if l.drop(call) {
+			return nil, ctx.Err()
+		}
+		<-call.done // it is under way: its outcome must not be left open
+	}
+	return call.created, p.translate(call.err)
 }
 
-func (p *postgresDB) create(ctx context.Context, c *Creation, args []any) (*Created, error) {
+// drop takes back a call that no lane has taken up.
+func (l *createLanes) drop(call *createCall) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.pending, call)
+	if i >= 0 {
+		l.pending = slices.Delete(l.pending, i, i+1)
+	}
+	return i >= 0
+}
+
+// take returns what to send next; nil closes the lane.
+func (l *createLanes) take() []*createCall {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(len(l.pending), maxBatch)
+	if n == 0 {
+		l.busy--
+		return nil
+	}
+	calls := slices.Clone(l.pending[:n])
+	l.pending = slices.Delete(l.pending, 0, n)
+	return calls
+}
+
+func (p *postgresDB) runLane() {
+	for calls := p.lanes.take(); calls != nil; calls = p.lanes.take() {
+		if len(calls) > 1 {
+			if p.send(calls) == nil {
+				finish(calls)
+				continue
+			}
+		}
+		for _, call := range calls { // one that fails must not fail the others
+			p.sendAlone(call)
+		}
+		finish(calls)
+	}
+}
+
+func finish(calls []*createCall) {
+	for _, call := range calls {
+		close(call.done)
+	}
+}
+
+// sendAlone sends a create until its outcome is known. When the connection
+// breaks before the answer, the outcome is not guessed: the same create is sent
+// again and finds what it did, for its rows name its ids.
+func (p *postgresDB) sendAlone(call *createCall) {
+	for range maxTries {
+		call.err = p.send([]*createCall{call})
+		again := (*brokenOffError)(nil)
+		if call.err == nil || !errors.As(p.translate(call.err), &again) && !isBroken(call.err) {
+			break
+		}
+	}
+	if created := call.created; call.err == nil && created.Outcome != OutcomeCreated &&
+		created.Stored.ResourceID == call.creation.Project.ID {
+		created.Outcome, created.Place = OutcomeCreated, Place{Ahead: created.Stored.Ahead, ETA: created.Stored.ETA}
+	}
+}
+
+// send sends BEGIN, the locks, the creates and COMMIT in one round trip.
+func (p *postgresDB) send(calls []*createCall) error {
+	// A commit must not be cut short: it would leave the outcome unknown.
+	ctx, cancel := context.WithTimeout(context.Background(), statementLimit)
+	defer cancel()
 	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = rollBack(conn) }()
-	created := &Created{}
-	k := &created.Stored
-	var ahead, eta *int64
-	var operation, fingerprint, resource, request *string
-	var status *int64
-
+	if err := fault.Point("create.before_commit"); err != nil {
+		return err
+	}
+	wait := time.Duration(0)
+	names := make([]string, 0, len(calls))
+	for _, call := range calls {
+		wait = max(wait, call.creation.Wait)
+		names = append(names, call.creation.lockName())
+	}
 	var batch pgx.Batch
 	batch.Queue(beginReadCommitted)
-	batch.Queue(`SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)`,
-		milliseconds(statementLimit), milliseconds(max(c.Wait, time.Millisecond)))
-	// Equal requests wait here and not in the middle of their work. It is a
-	// statement of its own, because the next one must see what the one before
-	// has committed; correctness rests on the unique rows alone.
-	batch.Queue(`SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, c.lockName())
-	batch.Queue(callCreate, args...).QueryRow(func(row pgx.Row) error {
-		return row.Scan((*string)(&created.Outcome), &operation, &fingerprint, &status, &k.Body, &resource, &request, &ahead, &eta)
-	})
-	batch.Queue("COMMIT")
-	// A commit must not be cut short: it would leave the outcome unknown.
-	sent, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementLimit)
-	defer cancel()
-	if err := fault.Point("create.before_commit"); err != nil {
-		return nil, err
+	batch.Queue(setLimits, milliseconds(statementLimit), milliseconds(max(wait, time.Millisecond)))
+	// Equal requests wait here and not in the middle of their work. Each is a
+	// statement of its own, because the next ones must see what was committed
+	// before; correctness rests on the unique rows alone. In order, so that nobody
+	// waits in a circle.
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		batch.Queue(`SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, name)
 	}
-	results := conn.SendBatch(sent, &batch)
-	err = results.Close()
+	for _, call := range calls {
+		call.created = &Created{}
+		batch.Queue(callCreate, call.args...).QueryRow(call.created.scan)
+	}
+	batch.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+		if tag.String() != "COMMIT" {
+			return errors.New("the transaction was rolled back: " + tag.String())
+		}
+		return nil
+	})
+	err = conn.SendBatch(ctx, &batch).Close()
 	if e := (*pgconn.PgError)(nil); errors.As(err, &e) && e.Code == stateLockTimeout {
-		return nil, inFlight(c.Wait)
+		return inFlight(wait)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
+	return fault.Point("create.after_commit")
+}
+
+// scan reads what worker_create_preview returns.
+func (c *Created) scan(row pgx.Row) error {
+	var operation, fingerprint, resource, request *string
+	var status, ahead, eta *int64
+	k := &c.Stored
+	err := row.Scan((*string)(&c.Outcome), &operation, &fingerprint, &status, &k.Body, &resource, &request, &ahead, &eta)
 	k.Operation, k.Fingerprint, k.ResourceID, k.RequestID = text(operation), text(fingerprint), text(resource), text(request)
-	k.ETA = timeOf(eta)
-	if status != nil {
-		k.Status = int(*status)
+	k.Status, k.Ahead, k.ETA = int(number(status)), int(number(ahead)), timeOf(eta)
+	c.Place = Place{Ahead: k.Ahead, ETA: k.ETA}
+	return err
+}
+
+func number(n *int64) int64 {
+	if n == nil {
+		return 0
 	}
-	if ahead != nil {
-		k.Ahead = int(*ahead)
-	}
-	created.Place = Place{Ahead: k.Ahead, ETA: k.ETA}
-	return created, fault.Point("create.after_commit")
+	return *n
 }
 
 func inFlight(waited time.Duration) error {

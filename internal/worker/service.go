@@ -27,6 +27,7 @@ type Config struct {
 	Limits     Limits                    // default DefaultLimits
 	Queue      *store.QueueLimits        // default DefaultQueue
 	Window     time.Duration             // in which equal requests without a key are one; default 10 s
+	Retention  store.KeyRetention        // default DefaultRetention
 	Retry      func(int) time.Duration   // pause after the nth attempt; default 2^n seconds
 	Lease      time.Duration             // default 30 s
 	Timeouts   Timeouts                  // default DefaultTimeouts
@@ -54,6 +55,10 @@ var DefaultTimeouts = Timeouts{Build: 5 * time.Minute, Queue: time.Hour, Cancel:
 
 // DefaultQueue is what Config.Queue means when it is nil.
 var DefaultQueue = store.QueueLimits{Owner: 1000, Total: 100_000}
+
+// DefaultRetention is what Config.Retention means when it is zero: longer than
+// any client goes on repeating a request.
+var DefaultRetention = store.KeyRetention{Body: 7 * 24 * time.Hour, Row: 30 * 24 * time.Hour}
 
 // Service is the worker.
 type Service struct {
@@ -100,6 +105,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Window == 0 {
 		cfg.Window = 10 * time.Second
+	}
+	if cfg.Retention == (store.KeyRetention{}) {
+		cfg.Retention = DefaultRetention
 	}
 	if cfg.Retry == nil {
 		cfg.Retry = func(attempt int) time.Duration { return time.Second << min(attempt, 6) }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // input is a checked request: everything that a build is made from.
@@ -48,6 +49,9 @@ func (s *Service) prepareInput(ctx context.Context, prompt string, files preview
 		return input{}, err
 	}
 	blob, err := s.Artifacts.PutBytes(ctx, pack)
+	if err == nil {
+		err = fault.Point("source.stored")
+	}
 	return input{
 		prompt: prompt, template: meta.Template, metadata: text, files: digestFiles(files),
 		source: previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()},

@@ -2,10 +2,12 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
@@ -13,17 +15,35 @@ import (
 // request or build takes from storing it to committing the row.
 const sweepGrace = time.Hour
 
-// RunSweeper removes files that nothing refers to, at once and then each hour,
+// RunSweeper removes files and keys that nothing needs, at once and then each hour,
 // until ctx ends.
 func (s *Service) RunSweeper(ctx context.Context) error {
 	for {
-		if err := s.Sweep(ctx, time.Now().Add(-sweepGrace)); err != nil && ctx.Err() == nil {
+		err := errors.Join(s.Sweep(ctx, time.Now().Add(-sweepGrace)), s.Prune(ctx))
+		if err != nil && ctx.Err() == nil {
 			s.Log.ErrorContext(ctx, "sweeping failed", telemetry.Error, err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Hour):
+		}
+	}
+}
+
+const pruneBatch = 500
+
+// Prune drops stored answers and keys that are older than they are kept. What a
+// key has created is remembered for ever by the project itself.
+func (s *Service) Prune(ctx context.Context) error {
+	for {
+		var touched int64
+		err := s.Store.Tx(ctx, "prune", func(tx *store.DB) (err error) {
+			touched, err = tx.PruneKeys(ctx, s.Retention, pruneBatch)
+			return err
+		})
+		if err != nil || touched < pruneBatch {
+			return err
 		}
 	}
 }

@@ -60,23 +60,23 @@ CREATE FUNCTION worker_audit_field(field TEXT) RETURNS BYTEA LANGUAGE sql IMMUTA
 $$ SELECT int8send(octet_length(field)::bigint) || convert_to(field, 'UTF8') $$;
 -- +goose StatementEnd
 
--- Appends to the audit chain. The UPDATE locks the head before it is read, so
--- that nobody else can build on the same predecessor. The hash is that of
--- auditHash in audit.go.
+-- Appends to the audit chain. One UPDATE locks the head, takes its hash as the
+-- predecessor and leaves the next, so that nobody else can build on the same one.
+-- The hash is that of auditHash in audit.go.
+ALTER TABLE worker_audit_head ADD COLUMN prev TEXT COLLATE "C" NOT NULL DEFAULT '';
 -- +goose StatementBegin
 CREATE FUNCTION worker_append_audit(p_at BIGINT, p_actor TEXT, p_action TEXT, p_subject TEXT, p_data TEXT)
 RETURNS VOID LANGUAGE plpgsql AS $$
 DECLARE
-    v_seq  BIGINT;
-    v_prev TEXT;
-    v_hash TEXT;
+    v_entry BYTEA := int8send(p_at) || worker_audit_field(p_actor) || worker_audit_field(p_action)
+        || worker_audit_field(p_subject) || worker_audit_field(p_data);
+    v_head  worker_audit_head;
 BEGIN
-    UPDATE worker_audit_head SET seq = seq + 1 WHERE chain = 'worker' RETURNING seq, hash INTO STRICT v_seq, v_prev;
-    v_hash := encode(sha256(worker_audit_field(v_prev) || int8send(v_seq) || int8send(p_at) || worker_audit_field(p_actor)
-        || worker_audit_field(p_action) || worker_audit_field(p_subject) || worker_audit_field(p_data)), 'hex');
-    UPDATE worker_audit_head SET hash = v_hash WHERE chain = 'worker';
+    UPDATE worker_audit_head
+    SET seq = seq + 1, prev = hash, hash = encode(sha256(worker_audit_field(hash) || int8send(seq + 1) || v_entry), 'hex')
+    WHERE chain = 'worker' RETURNING * INTO STRICT v_head;
     INSERT INTO worker_audit (chain, seq, prev, hash, at, actor, action, subject, data)
-    VALUES ('worker', v_seq, v_prev, v_hash, p_at, p_actor, p_action, p_subject, p_data);
+    VALUES ('worker', v_head.seq, v_head.prev, v_head.hash, p_at, p_actor, p_action, p_subject, p_data);
 END $$;
 -- +goose StatementEnd
 
@@ -179,5 +179,6 @@ DROP FUNCTION worker_create_preview;
 DROP FUNCTION worker_append_audit;
 DROP FUNCTION worker_audit_field;
 DROP FUNCTION worker_now;
+ALTER TABLE worker_audit_head DROP COLUMN prev;
 DROP TABLE worker_feed;
 DROP TABLE worker_create_guard;
