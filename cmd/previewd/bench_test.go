@@ -56,6 +56,7 @@ func BenchmarkCreateBesidePgbench(b *testing.B) {
 		}
 	}
 	server := testkit.Postgres(b)
+	server.Durable(b)
 	database := server.Database(b)
 	dir := b.TempDir()
 	lua, sql := filepath.Join(dir, "create.lua"), filepath.Join(dir, "create.sql")

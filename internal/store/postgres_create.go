@@ -116,14 +116,15 @@ func finish(calls []*createCall) {
 // breaks before the answer, the outcome is not guessed: the same create is sent
 // again and finds what it did, for its rows name its ids.
 func (p *postgresDB) sendAlone(call *createCall) {
-	for range maxTries {
+	try := 1
+	for ; try <= maxTries; try++ {
 		call.err = p.send([]*createCall{call})
 		again := (*brokenOffError)(nil)
 		if call.err == nil || !errors.As(p.translate(call.err), &again) && !isBroken(call.err) {
 			break
 		}
 	}
-	if created := call.created; call.err == nil && created.Outcome != OutcomeCreated &&
+	if created := call.created; call.err == nil && try > 1 && created.Outcome != OutcomeCreated &&
 		created.Stored.ResourceID == call.creation.Project.ID {
 		created.Outcome, created.Place = OutcomeCreated, Place{Ahead: created.Stored.Ahead, ETA: created.Stored.ETA}
 	}

@@ -125,7 +125,8 @@ func (s *PostgresServer) start(bin string) error {
 	s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", port)
 	var out bytes.Buffer
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-k", s.dir,
-		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "shared_buffers=128MB")
+		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "shared_buffers=128MB",
+		"-c", "fsync=off") // what dies in tests are our processes, not the machine
 	s.cmd.SysProcAttr, s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = attr, s.dir, &out, &out
 	started := make(chan error)
 	go func() {
@@ -178,6 +179,14 @@ func (s *PostgresServer) Exec(ctx context.Context, statement string, args ...any
 	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, statement, args...)
 	return err
+}
+
+// Durable makes the server sync its log at every commit from now on, as servers
+// do: for benchmarks.
+func (s *PostgresServer) Durable(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, s.Exec(context.Background(), "ALTER SYSTEM SET fsync = on"))
+	require.NoError(tb, s.Exec(context.Background(), "SELECT pg_reload_conf()"))
 }
 
 var databases struct {

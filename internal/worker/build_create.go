@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/fault"
@@ -184,12 +185,14 @@ func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
 			Details: "build " + older[0].ID,
 		}
 	}
-	full, err := tx.QueueFull(ctx, b.OwnerID, c.view.limits(*c.Queue))
-	if err != nil {
-		return err
-	}
-	if full != "" {
-		return c.view.full(full)
+	if !slices.ContainsFunc(older, func(b *store.Build) bool { return b.Status == previewd.BuildQueued }) { // else it takes that one's place
+		full, err := tx.QueueFull(ctx, b.OwnerID, c.view.limits(*c.Queue))
+		if err != nil {
+			return err
+		}
+		if full != "" {
+			return c.view.full(full)
+		}
 	}
 	if b.Seq, err = tx.AllocateBuildSeq(ctx, b.ProjectID); err != nil {
 		return err

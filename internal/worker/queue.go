@@ -110,9 +110,10 @@ func (q *queueState) before(rank int64, id string) int {
 	})
 }
 
-// limits leaves out the limit that takes long to check while it is far away.
+// limits leaves out the limit that takes long to check while it is further away
+// than the queue can grow before the next view.
 func (q *queueState) limits(l store.QueueLimits) store.QueueLimits {
-	if len(q.waiting) < l.Total/2 {
+	if len(q.waiting)+max(1000, l.Total/10) < l.Total {
 		l.Total = 0
 	}
 	return l
