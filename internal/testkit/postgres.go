@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -218,6 +219,15 @@ func (s *PostgresServer) Database(tb testing.TB) string {
 	require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+databases.template+" STRATEGY file_copy"))
 	tb.Cleanup(func() { require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")) })
 	return s.named(name)
+}
+
+// CutOne ends one connection to a database, whatever it is in the middle of.
+func (s *PostgresServer) CutOne(tb testing.TB, database string) {
+	tb.Helper()
+	u, err := url.Parse(database)
+	require.NoError(tb, err)
+	require.NoError(tb, s.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = $1 AND backend_type = 'client backend' ORDER BY random() LIMIT 1`, strings.TrimPrefix(u.Path, "/")))
 }
 
 // EmptyDatabase makes a database without any tables.
