@@ -89,7 +89,10 @@ func (s BuildState) Apply(t Trigger) (BuildState, error) {
 			Details: fmt.Sprintf("epoch %d, now %d", t.Epoch, s.Epoch),
 		}
 	}
-	if s.Status.Terminal() && !fault.Off(fault.TerminalAbsorbs) {
+	if s.Status.Terminal() {
+		if fault.Off(fault.TerminalAbsorbs) {
+			return s.applyBuilding(t)
+		}
 		return s, &Error{Code: CodeBuildFinished, Message: "The build is over.", Details: string(s.Status)}
 	}
 	switch s.Status {

@@ -155,11 +155,11 @@ func (db *DB) ListRunnerBuilds(ctx context.Context, runnerID string) ([]*Build, 
 		WHERE b.state IN ('building', 'canceling') AND b.runner_id = $1 ORDER BY b.id`, runnerID)
 }
 
-// ListStaleBuilds returns builds that have waited since before a moment.
+// ListStaleBuilds returns builds that could have been claimed since before a moment.
 func (db *DB) ListStaleBuilds(ctx context.Context, before time.Time, limit int) ([]*Build, error) {
 	return all(ctx, db, scanBuild, `
 		SELECT `+buildColumns+buildFrom+`
-		WHERE b.state = 'queued' AND b.queued_at < $1 ORDER BY b.queued_at LIMIT $2`, micros(before), limit)
+		WHERE b.state = 'queued' AND b.runnable_at < $1 ORDER BY b.runnable_at LIMIT $2`, micros(before), limit)
 }
 
 // UpdateBuild writes what may change of a build, guarded by the status and

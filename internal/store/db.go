@@ -56,6 +56,8 @@ type txn interface {
 	querier
 	clock() time.Time
 	commit() error
+	// rollback does nothing after a commit. An error says that what the
+	// transaction has read was never committed: what it concluded is void.
 	rollback() error
 }
 
@@ -120,8 +122,11 @@ func (db *DB) tx(ctx context.Context, name string, alone bool, fn func(tx *DB) e
 	if err != nil {
 		return db.engine.translate(err)
 	}
-	defer func() { _ = t.rollback() }() // does nothing after a commit
+	defer func() { _ = t.rollback() }() // for a panic
 	if err := fn(&DB{engine: db.engine, q: t, inTx: true, now: t.clock()}); err != nil {
+		if void := t.rollback(); void != nil {
+			return db.engine.translate(void)
+		}
 		return err
 	}
 	if err := fault.Point(name + ".before_commit"); err != nil {
@@ -153,36 +158,59 @@ func (db *DB) exec(ctx context.Context, query string, args ...any) (int64, error
 
 // one scans the first row into dest; found is false when there is none.
 func (db *DB) one(ctx context.Context, dest []any, query string, args ...any) (found bool, err error) {
-	r, err := db.q.query(ctx, query, args...)
-	if err != nil {
-		return false, db.engine.translate(err)
-	}
-	defer r.Close()
-	if !r.Next() {
-		return false, db.engine.translate(r.Err())
-	}
-	if err := r.Scan(dest...); err != nil {
-		return false, db.engine.translate(err)
-	}
-	return true, db.engine.translate(r.Close())
+	err = db.read(func() error {
+		found = false
+		r, err := db.q.query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if !r.Next() {
+			return r.Err()
+		}
+		if err := r.Scan(dest...); err != nil {
+			return err
+		}
+		found = true
+		return r.Close()
+	})
+	return found && err == nil, err
 }
 
 // all scans every row with scan.
-func all[T any](ctx context.Context, db *DB, scan func(rows) (T, error), query string, args ...any) ([]T, error) {
-	r, err := db.q.query(ctx, query, args...)
-	if err != nil {
-		return nil, db.engine.translate(err)
-	}
-	defer r.Close()
-	var list []T
-	for r.Next() {
-		item, err := scan(r)
+func all[T any](ctx context.Context, db *DB, scan func(rows) (T, error), query string, args ...any) (list []T, err error) {
+	err = db.read(func() error {
+		list = nil
+		r, err := db.q.query(ctx, query, args...)
 		if err != nil {
-			return nil, db.engine.translate(err)
+			return err
 		}
-		list = append(list, item)
+		defer r.Close()
+		for r.Next() {
+			item, err := scan(r)
+			if err != nil {
+				return err
+			}
+			list = append(list, item)
+		}
+		return r.Err()
+	})
+	return list, err
+}
+
+// errBroken is the cause of errors that say that the connection ended before
+// the answer: what it was asked to do may have been done.
+var errBroken = errors.New("the connection to the database is broken")
+
+// read runs a query. Outside a transaction it is run again when its connection
+// turns out to be broken, as all are after the database was started again.
+func (db *DB) read(query func() error) error {
+	for try := 1; ; try++ {
+		err := query()
+		if err = db.engine.translate(err); err == nil || db.inTx || try == maxTries || !errors.Is(err, errBroken) {
+			return err
+		}
 	}
-	return list, db.engine.translate(r.Err())
 }
 
 // changedOne turns "no row changed" of a guarded UPDATE into a conflict: the

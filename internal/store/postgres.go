@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -117,7 +119,16 @@ const beginReadCommitted = "BEGIN ISOLATION LEVEL READ COMMITTED"
 const setLimits = `SELECT worker_now(), set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
 	set_config('idle_in_transaction_session_timeout', $2, true)`
 
-func (p *postgresDB) begin(ctx context.Context, _ bool) (txn, error) {
+func (p *postgresDB) begin(ctx context.Context, _ bool) (t txn, err error) {
+	for range maxTries {
+		if t, err = p.beginOnce(ctx); err == nil || !isBroken(err) {
+			break // else nothing has been done yet: another connection may do
+		}
+	}
+	return t, err
+}
+
+func (p *postgresDB) beginOnce(ctx context.Context) (txn, error) {
 	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -157,14 +168,20 @@ func (p *postgresDB) translate(err error) error {
 	switch {
 	case err == nil || previewd.ErrorCode(err) != previewd.CodeInternal:
 		return err
+	case isBroken(err):
+		return unreachable(fmt.Errorf("%w: %w", errBroken, err))
 	case errors.As(err, &e):
 		return translateState(e)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded) && !pgconn.Timeout(err):
 		return err
-	case errors.As(err, &connect), pgconn.Timeout(err), isBroken(err):
-		return &previewd.Error{Code: previewd.CodeUnavailable, Message: "The database cannot be reached; try again.", RetryAfter: time.Second, Err: err}
+	case errors.As(err, &connect), pgconn.Timeout(err):
+		return unreachable(err)
 	}
 	return err
+}
+
+func unreachable(err error) error {
+	return &previewd.Error{Code: previewd.CodeUnavailable, Message: "The database cannot be reached; try again.", RetryAfter: time.Second, Err: err}
 }
 
 func translateState(e *pgconn.PgError) error {
@@ -182,16 +199,20 @@ func translateState(e *pgconn.PgError) error {
 	case e.Code[:2] == "23": // integrity constraint violation
 		return &previewd.Error{Code: previewd.CodeConflict, Message: "The database refuses this as inconsistent.", Err: e}
 	case e.Code[:2] == "08" || e.Code[:2] == "53" || e.Code[:2] == "57": // connection, resources, operator
-		return &previewd.Error{Code: previewd.CodeUnavailable, Message: "The database cannot be reached; try again.", RetryAfter: time.Second, Err: e}
+		return unreachable(e)
 	}
 	return e
 }
 
-// isBroken reports whether the connection ended before its answer: what it was
-// asked to do may have been done.
+// isBroken reports whether the connection ended before its answer.
 func isBroken(err error) bool {
 	var e *pgconn.PgError
-	return err != nil && !errors.As(err, &e) && !errors.Is(err, context.Canceled)
+	if errors.As(err, &e) {
+		return e.Code[:2] == "57" && e.Code != stateCanceled // the server is going down, or an operator ended it
+	}
+	var network *net.OpError
+	return errors.As(err, &network) && !network.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
 }
 
 // postgresTx is a transaction on a connection of the pool.
@@ -219,22 +240,21 @@ func (t *postgresTx) rollback() error {
 	if t.conn == nil {
 		return nil
 	}
-	conn := t.conn
+	leave(t.conn)
 	t.conn = nil
-	return rollBack(conn)
+	return nil
 }
 
-// rollBack returns a connection to the pool, out of any transaction: one that is
-// left in a failed transaction would be thrown away.
-func rollBack(conn *pgxpool.Conn) error {
+// leave returns a connection to the pool, out of any transaction: the pool
+// would throw away one that is left in a failed transaction.
+func leave(conn *pgxpool.Conn) {
 	defer conn.Release()
 	if conn.Conn().IsClosed() || conn.Conn().PgConn().TxStatus() == 'I' {
-		return nil
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
 	defer cancel()
-	_, err := conn.Exec(ctx, "ROLLBACK")
-	return err
+	_, _ = conn.Exec(ctx, "ROLLBACK") // a connection that cannot is thrown away
 }
 
 func (t *postgresTx) exec(ctx context.Context, query string, args ...any) (int64, error) {

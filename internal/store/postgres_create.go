@@ -139,7 +139,7 @@ func (p *postgresDB) send(calls []*createCall) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rollBack(conn) }()
+	defer leave(conn)
 	if err := fault.Point("create.before_commit"); err != nil {
 		return err
 	}

@@ -102,18 +102,17 @@ func (t *sqliteTx) rollback() error {
 	}
 	t.over = true
 	if !t.joined {
-		// An error says that SQLite has rolled back by itself, as on a full disk.
-		err := t.sqliteWriter.exec("ROLLBACK")
+		_ = t.sqliteWriter.exec("ROLLBACK") // an error says that SQLite has rolled back by itself, as on a full disk
 		t.group = nil
 		t.turn.pass()
-		return err
+		return nil
 	}
-	err := errors.Join(t.sqliteWriter.exec("ROLLBACK TO member"), t.sqliteWriter.exec("RELEASE member"))
-	if err != nil {
+	if err := errors.Join(t.sqliteWriter.exec("ROLLBACK TO member"), t.sqliteWriter.exec("RELEASE member")); err != nil {
 		return t.fail(err)
 	}
-	_ = t.settle(nil)
-	return nil
+	// It may have read what others in the group have written: nobody is told of
+	// that before it is committed.
+	return t.settle(t.group)
 }
 
 // settle gives the open transaction to the next that waits, or commits it. It

@@ -144,7 +144,7 @@ func (c *buildCreation) replay(ctx context.Context, stored *store.Key) (*preview
 	case decision == previewd.KeyReused:
 		return nil, keyReused()
 	case decision == previewd.KeyResource && stored.ResourceID == "":
-		return nil, &previewd.Error{Code: previewd.CodeNotFound, Message: "The request was refused, and why is no longer kept: use a new key."}
+		return nil, prunedRefusal(stored)
 	case decision == previewd.KeyResource:
 		b, err := c.FindBuild(ctx, stored.ResourceID, 0)
 		if err == nil {
@@ -166,6 +166,19 @@ func (c *buildCreation) replay(ctx context.Context, stored *store.Key) (*preview
 	}
 	b.Replay = replay
 	return b, nil
+}
+
+// prunedRefusal repeats a refusal of which only the status is kept.
+func prunedRefusal(stored *store.Key) error {
+	for code, status := range statusOfRefusal {
+		if status == stored.Status {
+			return &previewd.Error{
+				Code: code, Message: "The request was refused, and the words are no longer kept: use a new key to try again.",
+				Replay: previewd.Replay{Replayed: previewd.ReplayedResource, OriginalRequestID: stored.RequestID},
+			}
+		}
+	}
+	return fmt.Errorf("cannot repeat a refusal with status %d", stored.Status)
 }
 
 // insert makes the build and does to older ones what the policy says. It fails

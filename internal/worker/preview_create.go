@@ -69,8 +69,12 @@ func (s *Service) create(ctx context.Context, c *store.Creation) (*store.Created
 		return s.Store.CreatePreview(ctx, c)
 	}
 	key := c.Key
-	if stored, err := s.Store.FindKey(ctx, key.Principal, key.Key); err != nil || stored != nil {
-		return &store.Created{Outcome: store.OutcomeKnown, Stored: *stored}, err
+	stored, err := s.Store.FindKey(ctx, key.Principal, key.Key)
+	if err != nil {
+		return nil, err
+	}
+	if stored != nil {
+		return &store.Created{Outcome: store.OutcomeKnown, Stored: *stored}, nil
 	}
 	c.Key.Key, c.Window = "", 0
 	c.Project.CreateKey = "none:" + c.Project.ID

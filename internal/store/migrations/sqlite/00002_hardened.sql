@@ -11,7 +11,7 @@ ALTER TABLE worker_builds ADD COLUMN cache_state TEXT NOT NULL DEFAULT '';
 DROP INDEX worker_builds_queue;
 CREATE INDEX worker_builds_queue ON worker_builds (fair_rank, id) WHERE state = 'queued';
 CREATE INDEX worker_builds_queue_by_owner ON worker_builds (owner_id, fair_rank) WHERE state = 'queued';
-CREATE INDEX worker_builds_queue_by_age ON worker_builds (queued_at) WHERE state = 'queued';
+CREATE INDEX worker_builds_queue_by_age ON worker_builds (runnable_at) WHERE state = 'queued';
 CREATE INDEX worker_builds_by_end ON worker_builds (finished_at) WHERE started_at IS NOT NULL AND finished_at IS NOT NULL;
 CREATE INDEX worker_builds_by_source ON worker_builds (source_digest);
 
