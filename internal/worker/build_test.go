@@ -287,3 +287,48 @@ func TestCancelRacesFinish(t *testing.T) {
 		t.Logf("outcomes: %v", outcomes)
 	})
 }
+
+// Whatever happens to a project at once, each change is made on what the one
+// before has left: nobody finds the row changed under its hands.
+func TestNobodyWritesOverAnother(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		p := f.create()
+		for range 30 {
+			c := f.claim()
+			var wg sync.WaitGroup
+			try := func(what string, do func() error) {
+				wg.Go(func() {
+					switch err := do(); previewd.ErrorCode(err) {
+					case "", previewd.CodeBuildCanceling, previewd.CodeLeaseLost, previewd.CodeBuildFinished:
+					default:
+						t.Errorf("%s: %v", what, err)
+					}
+				})
+			}
+			ctx := context.Background()
+			for range 3 {
+				try("rebuild", func() error {
+					_, err := f.CreateBuild(ctx, previewd.CreateBuildRequest{
+						ProjectID: p.ProjectID, TemplateFiles: previewd.Files{"index.html": nil}, Caller: caller,
+					})
+					return err
+				})
+			}
+			try("cancel", func() error {
+				_, err := f.CancelBuild(ctx, previewd.CancelBuildRequest{BuildID: c.BuildID, Caller: caller})
+				return err
+			})
+			try("heartbeat", func() error { _, err := f.HeartbeatBuild(ctx, c.Lease); return err })
+			try("step", func() error { return f.StartStep(ctx, c.Lease, previewd.StepBuild) })
+			try("release", func() error {
+				_, err := f.FinishBuild(ctx, c.Lease, previewd.Outcome{Kind: previewd.OutcomeReleased})
+				return err
+			})
+			wg.Wait()
+			_, err := f.FinishBuild(ctx, c.Lease, previewd.Outcome{Kind: previewd.OutcomeCanceled})
+			if code := previewd.ErrorCode(err); code != "" && code != previewd.CodeLeaseLost {
+				t.Fatal(err)
+			}
+		}
+	})
+}

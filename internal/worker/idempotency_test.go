@@ -52,44 +52,66 @@ func TestReplayIsTheFirstAnswerToTheByte(t *testing.T) {
 	})
 }
 
-// Equal clicks without a key are one project, whoever of two processes they
-// come to, and two when the window has closed.
-func TestWindowMakesOneProject(t *testing.T) {
+// Equal requests are one project, with a key or within the window, whichever of
+// two servers they come to.
+func TestEqualRequestsMakeOneProject(t *testing.T) {
 	t.Parallel()
-	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		servers := []*fixture{setup(t, db), setup(t, db)}
-		for round := range 5 {
-			req := request()
-			req.Prompt = fmt.Sprint("round ", round)
-			var mu sync.Mutex
-			ids, firsts := map[string]bool{}, 0
-			var wg sync.WaitGroup
-			for i := range 40 {
-				wg.Go(func() {
-					p, err := servers[i%2].CreatePreview(context.Background(), req)
-					if err != nil {
-						t.Error(err)
-						return
+	for name, key := range map[string]string{"Key": key, "Window": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
+				servers := []*fixture{setup(t, db), setup(t, db)}
+				for round := range 10 {
+					req := request()
+					req.Prompt = fmt.Sprint("round ", round)
+					want := previewd.ReplayedWindow
+					if key != "" {
+						req.IdempotencyKey, want = fmt.Sprint(key, round), previewd.ReplayedKey
 					}
-					mu.Lock()
-					defer mu.Unlock()
-					ids[p.ProjectID] = true
-					if p.Replayed == "" {
-						firsts++
-					} else if p.Replayed != previewd.ReplayedWindow {
-						t.Error(p.Replayed)
-					}
-				})
+					click(t, servers, req, want)
+				}
+			})
+		})
+	}
+}
+
+// click sends a request forty times at once.
+func click(t *testing.T, servers []*fixture, req previewd.CreatePreviewRequest, want previewd.Replayed) {
+	t.Helper()
+	var mu sync.Mutex
+	ids, firsts := map[string]bool{}, 0
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			p, err := servers[i%len(servers)].CreatePreview(context.Background(), req)
+			if err != nil {
+				t.Error(err)
+				return
 			}
-			wg.Wait()
-			require.Len(t, ids, 1)
-			require.Equal(t, 1, firsts)
+			mu.Lock()
+			defer mu.Unlock()
+			ids[p.ProjectID] = true
+			if p.Replayed == "" {
+				firsts++
+			} else if p.Replayed != want {
+				t.Error(p.Replayed)
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, ids, 1)
+	require.Equal(t, 1, firsts)
+}
+
+func TestWindowIsOfOneUser(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		for _, user := range []string{"user-1", "user-2"} {
+			req := request()
+			req.UserID = user
+			p, err := f.CreatePreview(t.Context(), req)
+			require.NoError(t, err)
+			require.Empty(t, p.Replayed, "another user's equal request is another project")
 		}
-		other := request()
-		other.UserID = "user-2"
-		p, err := servers[0].CreatePreview(t.Context(), other)
-		require.NoError(t, err)
-		require.Empty(t, p.Replayed, "another user's equal request is another project")
 	})
 }
 
