@@ -22,7 +22,11 @@ race: ## Run all tests with the race detector
 	$(GO) test -race ./...
 
 .PHONY: check
-check: format vet lint verify race ## All that a change must pass: format, vet, lint, generated files, races
+check: format vet lint verify race mutate ## All that a change must pass: format, vet, lint, generated files, races, mutations
+
+.PHONY: mutate
+mutate: ## Switch each protecting mechanism off in turn; fail when no test notices
+	scripts/mutate
 
 .PHONY: format
 format: ## Fail when a file is not formatted
@@ -32,6 +36,7 @@ format: ## Fail when a file is not formatted
 .PHONY: vet
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags failpoint,mutate ./...
 
 .PHONY: lint
 lint: $(LINT) ## Run the linters
