@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -149,7 +150,7 @@ func (p *postgresDB) beginOnce(ctx context.Context) (txn, error) {
 	return tx, nil
 }
 
-func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // SQLSTATE codes (PostgreSQL documentation, appendix A).
 const (
@@ -292,5 +293,5 @@ type postgresRows struct {
 func (r postgresRows) Close() error {
 	r.Rows.Close()
 	r.done()
-	return r.Rows.Err()
+	return r.Err()
 }

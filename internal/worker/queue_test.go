@@ -102,13 +102,12 @@ func TestWaitingBuildsAreBounded(t *testing.T) {
 				first = p
 			}
 		}
-		refused := func(user, key string) *previewd.Error {
+		refused := func(user, key string) {
 			_, err := f.CreatePreview(t.Context(), keyed(func(r *previewd.CreatePreviewRequest) { r.UserID, r.IdempotencyKey = user, key }))
 			var e *previewd.Error
 			require.ErrorAs(t, err, &e)
 			require.Equal(t, previewd.CodeQueueFull, e.Code)
 			require.Positive(t, e.RetryAfter)
-			return e
 		}
 		refused("a", key)
 		_, err := f.CreateBuild(t.Context(), previewd.CreateBuildRequest{
