@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/testkit"
 )
 
@@ -100,4 +102,87 @@ func perSecond(b *testing.B, pattern, name string, args ...string) float64 {
 	n, err := strconv.ParseFloat(string(found[1]), 64)
 	require.NoError(b, err)
 	return n
+}
+
+// wrkStatus reads one build's status again and again.
+const wrkStatus = `
+wrk.headers["Authorization"] = "Bearer ` + crashToken + `"
+function response(status) if status ~= 200 then print("BAD " .. status) end end
+`
+
+// BenchmarkStatusBesidePgbench reads a build's status at 64 connections, beside
+// pgbench reading the same row by its key.
+func BenchmarkStatusBesidePgbench(b *testing.B) {
+	for _, tool := range []string{"wrk", "pgbench"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			b.Skipf("SKIPPED: %s is not installed", tool)
+		}
+	}
+	server := testkit.Postgres(b)
+	server.Durable(b)
+	database := server.Database(b)
+	dir, addr := b.TempDir(), freeAddr(b)
+	startServer(b, addr, filepath.Join(dir, "data"), "--database-url", database)
+	preview, err := clientOf(b, addr).CreatePreview(b.Context(), previewd.CreatePreviewRequest{
+		UserID: "u", TemplateFiles: previewd.Files{"index.html": []byte("hello")},
+	})
+	require.NoError(b, err)
+	testkit.Eventually(b, "the build is over", func() bool {
+		build, err := clientOf(b, addr).FindBuild(b.Context(), preview.BuildID, 0)
+		return err == nil && build.Status == previewd.BuildCompleted
+	})
+	lua, sql := filepath.Join(dir, "status.lua"), filepath.Join(dir, "status.sql")
+	require.NoError(b, os.WriteFile(lua, []byte(wrkStatus), 0o600))
+	require.NoError(b, os.WriteFile(sql, []byte("SELECT state, step, epoch, attempt, log_bytes FROM worker_builds WHERE id = '"+preview.BuildID+"';"), 0o600))
+	var limits, ours, ratios []float64
+	for b.Loop() {
+		bound := perSecond(b, `tps = ([0-9.]+)`, "pgbench", "-n", "-M", "prepared", "-c", "64", "-j", "1", "-T", benchSeconds, "-f", sql, database)
+		got := perSecond(b, `Requests/sec:\s+([0-9.]+)`, "wrk", "-t1", "-c", "64", "-d", benchSeconds+"s", "-s", lua, "http://"+addr+"/v1/builds/"+preview.BuildID)
+		limits, ours, ratios = append(limits, bound), append(ours, got), append(ratios, got/bound)
+	}
+	b.ReportMetric(medianOf(limits), "pgbench-tps")
+	b.ReportMetric(medianOf(ours), "reads/s")
+	b.ReportMetric(medianOf(ratios), "ratio")
+	b.Logf("ratios %.2f", ratios)
+}
+
+// BenchmarkStart tells how long a build that nothing holds up waits between its
+// row and its runner, by the database's clock.
+func BenchmarkStart(b *testing.B) {
+	for _, c := range []struct {
+		name      string
+		postgres  bool
+		processes int
+	}{{"sqlite", false, 1}, {"postgres", true, 1}, {"postgres, runner elsewhere", true, 2}} {
+		b.Run(c.name, func(b *testing.B) {
+			dir, addr := b.TempDir(), freeAddr(b)
+			flags := []string{"--artifacts", filepath.Join(dir, "artifacts")}
+			if c.postgres {
+				server := testkit.Postgres(b)
+				server.Durable(b)
+				flags = append(flags, "--database-url", server.Database(b))
+			}
+			if c.processes == 2 {
+				startServer(b, freeAddr(b), filepath.Join(dir, "other"), flags...)
+				flags = append(flags, "--builds=-1")
+			}
+			startServer(b, addr, filepath.Join(dir, "data"), flags...)
+			server := clientOf(b, addr)
+			var waits []float64
+			for b.Loop() {
+				preview, err := server.CreatePreview(b.Context(), previewd.CreatePreviewRequest{
+					UserID: "u", TemplateFiles: previewd.Files{"index.html": []byte("hello")},
+				})
+				require.NoError(b, err)
+				build, err := server.FindBuild(b.Context(), preview.BuildID, 0)
+				for require.NoError(b, err); !build.Status.Terminal(); require.NoError(b, err) {
+					build, err = server.FindBuild(b.Context(), preview.BuildID, 10*time.Second)
+				}
+				waits = append(waits, float64(build.StartedAt.Sub(build.QueuedAt).Microseconds())/1000)
+			}
+			slices.Sort(waits)
+			b.ReportMetric(waits[len(waits)/2], "p50-ms")
+			b.ReportMetric(waits[len(waits)*99/100], "p99-ms")
+		})
+	}
 }

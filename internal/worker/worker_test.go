@@ -24,7 +24,7 @@ var caller = previewd.Caller{Principal: "svc", Service: "tests", RequestID: "req
 // played by the test.
 type fixture struct {
 	*worker.Service
-	t        *testing.T
+	t        testing.TB
 	db       *store.DB
 	switched []string
 }
@@ -64,7 +64,7 @@ func (h *hub) waiting() int {
 	return len(h.subs)
 }
 
-func setup(t *testing.T, db *store.DB, change ...func(*worker.Config)) *fixture {
+func setup(t testing.TB, db *store.DB, change ...func(*worker.Config)) *fixture {
 	t.Helper()
 	artifacts, err := artifact.NewFolder(t.TempDir())
 	require.NoError(t, err)
