@@ -64,7 +64,7 @@ func openSQLitePool(path, params string, conns int) (*sql.DB, error) {
 
 func (s *sqliteDB) name() string { return "sqlite" }
 
-func (s *sqliteDB) reader() querier { return s.read }
+func (s *sqliteDB) reader(time.Duration) querier { return s.read }
 
 // locking is empty: who writes is alone.
 func (s *sqliteDB) locking(lock) string { return "" }
