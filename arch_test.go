@@ -52,7 +52,7 @@ var mayUse = map[string][]string{
 	"github.com/evanw/esbuild":            {"internal/runner"},
 	"github.com/go-git/go-git/v5":         {"internal/cli"},
 	"github.com/go-json-experiment/json":  {"internal/httpx", "internal/worker"},
-	"github.com/gofrs/flock":              {"internal/app"},
+	"github.com/gofrs/flock":              {"internal/app", "internal/store"},
 	"github.com/jackc/pgx/v5":             {"internal/store", "internal/testkit"},
 	"github.com/klauspost/compress":       {"internal/runner"},
 	"github.com/landlock-lsm/go-landlock": {"internal/sandbox"},

@@ -145,6 +145,13 @@ func (l auditLink) follows(prev string, seq int64) BreakReason {
 	return ""
 }
 
+// FindAuditHead returns how long the chain is and the hash of its last entry:
+// what to keep elsewhere to compare with later.
+func (db *DB) FindAuditHead(ctx context.Context) (seq int64, hash string, err error) {
+	_, err = db.one(ctx, []any{&seq, &hash}, `SELECT seq, hash FROM worker_audit_head WHERE chain = $1`, auditChain)
+	return seq, hash, err
+}
+
 const auditPage = 1000
 
 // FindAuditBreak recomputes the chain up to its head and returns the first

@@ -33,7 +33,7 @@ type postgresDB struct {
 	lanes createLanes
 }
 
-func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
+func newPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
 		return nil, errors.New("cannot read --database-url: it must be like postgres://user:password@host:5432/database")
@@ -58,6 +58,14 @@ func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the database: %w", err)
+	}
+	return pool, nil
+}
+
+func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
+	pool, err := newPool(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
 	db := &postgresDB{pool: pool}
 	if err := db.check(ctx); err != nil {

@@ -30,12 +30,13 @@ func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
 	// Pragmas hold per connection, so they belong into the DSN. FULL syncs the
 	// log at every commit: an acknowledged create survives a power cut.
 	common := "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
-	db, err := openSQLitePool(cfg.Path, common, 1)
-	if err != nil {
+	open := func() (*sql.DB, error) { return openSQLitePool(cfg.Path, common, 1) }
+	if err := migrateSQLite(ctx, cfg, open); err != nil {
 		return nil, err
 	}
-	if err := migrateSQLite(ctx, db, cfg.KeepSchema); err != nil {
-		return nil, errors.Join(err, db.Close())
+	db, err := open()
+	if err != nil {
+		return nil, err
 	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
