@@ -25,9 +25,9 @@ type Doctor struct {
 
 // OpenDoctor opens what the configuration names. It makes and migrates nothing.
 func OpenDoctor(ctx context.Context, cfg config.Config) (*Doctor, error) {
-	db, err := store.Open(ctx, store.Config{
-		Path: cfg.DatabasePath(), URL: cfg.DatabaseURL, KeepSchema: true, Application: "previewd doctor",
-	})
+	keep := storeConfig(cfg, "previewd doctor")
+	keep.KeepSchema = true
+	db, err := store.Open(ctx, keep)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +61,11 @@ func (d *Doctor) Check(ctx context.Context, all bool) (*previewd.Integrity, erro
 	return d.worker.CheckAll(ctx, depth)
 }
 
-// Repairs is what Repair tells of.
+// Repairs is told of repairs, each in words.
 type Repairs struct {
-	Plan func(text string)           // before each repair
-	Skip func(text string)           // after one that turned out not to be possible
-	Done func(check, subject string) // after one that was done
+	Plan func(text string) // before each
+	Done func(text string)
+	Skip func(text string) // there was nothing to repair any more, or something else is in its way
 }
 
 // Repair repairs what has one right repair, or with dryRun only tells of it.
@@ -89,7 +89,7 @@ func (d *Doctor) Repair(ctx context.Context, dryRun bool, tell Repairs) error {
 				tell.Skip(r.Text)
 				continue
 			}
-			tell.Done(r.Check, r.Subject)
+			tell.Done(r.Text)
 			again = true
 		}
 		if !again {
