@@ -57,6 +57,7 @@ var mayUse = map[string][]string{
 	"github.com/klauspost/compress":       {"internal/runner"},
 	"github.com/landlock-lsm/go-landlock": {"internal/sandbox"},
 	"github.com/pressly/goose/v3":         {"internal/store"},
+	"github.com/prometheus/client_golang": {"internal/app"},
 	"github.com/stretchr/testify":         {"internal/testkit"},
 	"github.com/tailscale/hujson":         {"internal/runner"},
 	"github.com/tmaxmax/go-sse":           {"client"},

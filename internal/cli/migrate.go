@@ -42,16 +42,16 @@ type migrateUpCmd struct{ local }
 
 // Run implements the command.
 func (c *migrateUpCmd) Run(e *env) error {
-	from, to, err := app.Migrate(e.ctx, c.config())
+	before, err := app.Migrate(e.ctx, c.config())
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return e.streams.printJSON(map[string]int64{"from": from, "to": to})
+		return e.streams.printJSON(map[string]int64{"from": before.Current, "to": before.Target})
 	}
-	text := fmt.Sprintf("migrated from version %d to %d", from, to)
-	if from == to {
-		text = fmt.Sprintf("nothing to do: the database has version %d", to)
+	text := fmt.Sprintf("migrated from version %d to %d", before.Current, before.Target)
+	if before.Current == before.Target {
+		text = fmt.Sprintf("nothing to do: the database has version %d", before.Target)
 	}
 	_, err = fmt.Fprintln(e.streams.Out, text)
 	return err

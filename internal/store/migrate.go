@@ -81,49 +81,51 @@ func (q schemaQueries) read(ctx context.Context, db *sql.DB) (s Schema, err erro
 	return s, nil
 }
 
-// migrate brings the schema up to date. The caller lets nobody else do it.
-func (q schemaQueries) migrate(ctx context.Context, db *sql.DB) error {
+// migrate brings the schema up to date, and returns where it stood. The caller
+// lets nobody else do it.
+func (q schemaQueries) migrate(ctx context.Context, db *sql.DB) (Schema, error) {
 	schema, err := q.read(ctx, db)
 	if err != nil {
-		return err
+		return schema, err
 	}
 	if err := schema.Check(false); err != nil || schema.Current == schema.Target {
-		return err
+		return schema, err
 	}
 	dir, err := fs.Sub(migrations, "migrations/"+q.folder)
 	if err != nil {
-		return err
+		return schema, err
 	}
 	provider, err := goose.NewProvider(q.dialect, db, dir)
 	if err != nil {
-		return fmt.Errorf("cannot read migrations: %w", err)
+		return schema, fmt.Errorf("cannot read migrations: %w", err)
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("cannot migrate the database: %w", err)
+		return schema, fmt.Errorf("cannot migrate the database: %w", err)
 	}
-	return nil
+	return schema, nil
 }
 
 // migrateSQLite migrates the database that open opens, one process at a time:
 // making the file and switching it to WAL is part of what others must not meet.
-func migrateSQLite(ctx context.Context, cfg Config, open func() (*sql.DB, error)) error {
+func migrateSQLite(ctx context.Context, cfg Config) (Schema, error) {
 	schema, err := sqliteSchemaOf(ctx, cfg.Path)
 	switch {
 	case cfg.KeepSchema && err != nil:
-		return err
+		return schema, err
 	case err == nil && (cfg.KeepSchema || schema.Current >= schema.Target):
-		return schema.Check(cfg.KeepSchema)
+		return schema, schema.Check(cfg.KeepSchema)
 	}
 	unlock, err := lockMigration(ctx, cfg.Path+".migrating")
 	if err != nil {
-		return fmt.Errorf("cannot wait for another migration: %w", err)
+		return schema, fmt.Errorf("cannot wait for another migration: %w", err)
 	}
 	defer unlock()
-	db, err := open()
+	db, err := openSQLitePool(cfg.Path, sqlitePragmas, 1)
 	if err != nil {
-		return err
+		return schema, err
 	}
-	return errors.Join(sqliteSchema.migrate(ctx, db), db.Close())
+	schema, err = sqliteSchema.migrate(ctx, db)
+	return schema, errors.Join(err, db.Close())
 }
 
 // lockMigration waits for a lock file, which is gone again when nobody migrates.
@@ -177,25 +179,41 @@ const migratorLock = 0x70726576_69657764 // "previewd"
 
 // migratePostgres lets one process migrate at a time. The lock is one of a
 // transaction beside, so that it works behind a transaction pooler too.
-func migratePostgres(ctx context.Context, pool *pgxpool.Pool, keep bool) (err error) {
+func migratePostgres(ctx context.Context, pool *pgxpool.Pool, keep bool) (schema Schema, err error) {
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { err = errors.Join(err, db.Close()) }()
-	schema, err := postgresSchema.read(ctx, db)
-	if err != nil {
-		return err
+	if schema, err = postgresSchema.read(ctx, db); err != nil {
+		return schema, err
 	}
 	if keep || schema.Current >= schema.Target {
-		return schema.Check(keep)
+		return schema, schema.Check(keep)
 	}
 	lock, err := pool.Begin(ctx)
 	if err != nil {
-		return fmt.Errorf("cannot migrate the database: %w", err)
+		return schema, fmt.Errorf("cannot migrate the database: %w", err)
 	}
 	defer func() { _ = lock.Rollback(context.WithoutCancel(ctx)) }()
 	if _, err := lock.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(migratorLock)); err != nil {
-		return fmt.Errorf("cannot wait for another migration: %w", err)
+		return schema, fmt.Errorf("cannot wait for another migration: %w", err)
 	}
 	return postgresSchema.migrate(ctx, db)
+}
+
+// Migrate brings the schema up to date and returns where it stood. What another
+// process has migrated while this one waited is not its doing.
+func Migrate(ctx context.Context, cfg Config) (Schema, error) {
+	if cfg.URL == "" {
+		return migrateSQLite(ctx, cfg)
+	}
+	pool, err := newPool(ctx, cfg)
+	if err != nil {
+		return Schema{}, err
+	}
+	defer pool.Close()
+	if err := (&postgresDB{pool: pool}).check(ctx); err != nil {
+		return Schema{}, err
+	}
+	return migratePostgres(ctx, pool, false)
 }
 
 // SchemaOf reads a database's schema version and writes nothing.

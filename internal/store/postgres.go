@@ -72,7 +72,7 @@ func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
 		pool.Close()
 		return nil, err
 	}
-	if err := migratePostgres(ctx, pool, cfg.KeepSchema); err != nil {
+	if _, err := migratePostgres(ctx, pool, cfg.KeepSchema); err != nil {
 		pool.Close()
 		return nil, err
 	}

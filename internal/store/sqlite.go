@@ -26,15 +26,15 @@ type sqliteDB struct {
 	now   func() time.Time
 }
 
+// Pragmas hold per connection, so they belong into the DSN. FULL syncs the log
+// at every commit: an acknowledged create survives a power cut.
+const sqlitePragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
+
 func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
-	// Pragmas hold per connection, so they belong into the DSN. FULL syncs the
-	// log at every commit: an acknowledged create survives a power cut.
-	common := "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
-	open := func() (*sql.DB, error) { return openSQLitePool(cfg.Path, common, 1) }
-	if err := migrateSQLite(ctx, cfg, open); err != nil {
+	if _, err := migrateSQLite(ctx, cfg); err != nil {
 		return nil, err
 	}
-	db, err := open()
+	db, err := openSQLitePool(cfg.Path, sqlitePragmas, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	read, err := openSQLitePool(cfg.Path, common+"&_pragma=query_only(1)", max(4, runtime.NumCPU()))
+	read, err := openSQLitePool(cfg.Path, sqlitePragmas+"&_pragma=query_only(1)", max(4, runtime.NumCPU()))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close(), db.Close())
 	}
