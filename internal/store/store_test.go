@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -250,20 +249,6 @@ func TestEventsHaveNoGap(t *testing.T) {
 			require.Equal(t, int64(i+1), e.Seq)
 		}
 	})
-}
-
-func TestNewerSchemaIsRefused(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "newer.db")
-	db, err := store.Open(t.Context(), store.Config{Path: path})
-	require.NoError(t, err)
-	require.NoError(t, db.Close())
-	raw, err := sql.Open("sqlite", "file:"+path)
-	require.NoError(t, err)
-	_, err = raw.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
-	require.NoError(t, errors.Join(err, raw.Close()))
-	_, err = store.Open(t.Context(), store.Config{Path: path})
-	require.ErrorContains(t, err, "run a newer previewd")
 }
 
 func TestLogIsAppendedAtItsEndOnly(t *testing.T) {

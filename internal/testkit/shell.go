@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"database/sql"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ type Shell struct {
 // OpenShell opens a shell on a database that has its tables.
 func OpenShell(tb testing.TB, cfg store.Config) *Shell {
 	tb.Helper()
-	driver, source := "sqlite", "file:"+cfg.Path+"?_pragma=busy_timeout(5000)"
+	driver, source := "sqlite", "file:"+(&url.URL{Path: cfg.Path}).EscapedPath()+"?_pragma=busy_timeout(5000)"
 	if cfg.URL != "" {
 		driver, source = "pgx", cfg.URL
 	}
