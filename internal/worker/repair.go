@@ -18,15 +18,13 @@ type Repair struct {
 const (
 	doctorActor  = "operator/doctor"
 	doctorAction = "doctor.fix"
-	// keysKept is for how long a key is kept whatever has become of its resource.
-	keysKept = 30 * 24 * time.Hour
 )
 
 // ListRepairs returns what can be repaired, at most a thousand of a kind, and
 // changes nothing. What is broken and not among them has no one right repair.
 func (s *Service) ListRepairs(ctx context.Context) ([]Repair, error) {
 	// Counters first: no event can be stored behind one that lags.
-	rows, err := s.Store.ListRepairs(ctx, keysKept)
+	rows, err := s.Store.ListRepairs(ctx, s.Retention.Row)
 	if err != nil {
 		return nil, err
 	}
