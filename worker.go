@@ -40,6 +40,9 @@ type Inspector interface {
 	// FindOperation tells what became of the caller's idempotency key. It returns
 	// CodeNotFound when the key is free.
 	FindOperation(ctx context.Context, caller Caller, key string) (*Operation, error)
+	// CheckIntegrity looks whether every promise holds now. That some do not is
+	// its answer and no error.
+	CheckIntegrity(ctx context.Context) (*Integrity, error)
 }
 
 // Reader reads projects, builds and their logs, and templates.

@@ -50,6 +50,13 @@ func (c *Client) FindOperation(ctx context.Context, _ previewd.Caller, key strin
 	return &op, err
 }
 
+// CheckIntegrity looks whether every promise of the server holds now.
+func (c *Client) CheckIntegrity(ctx context.Context) (*previewd.Integrity, error) {
+	var found previewd.Integrity
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/integrity", out: &found})
+	return &found, err
+}
+
 func keyOr(key string) string {
 	if key == "" {
 		return previewd.NewRequestID()

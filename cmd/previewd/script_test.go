@@ -1,7 +1,12 @@
 package main_test
 
 import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -18,4 +23,27 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s does not come", args[0])
+}
+
+// runSQL changes a database beside the program, as somebody with a shell does.
+func runSQL(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: sql FILE STATEMENT")
+	}
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0]))
+	ts.Check(err)
+	_, err = db.ExecContext(context.Background(), args[1])
+	ts.Check(errors.Join(err, db.Close()))
+}
+
+// exitCode runs a command line that must exit with this code.
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: code CODE PROGRAM ARGS...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || fmt.Sprint(exit.ExitCode()) != args[0] {
+		ts.Fatalf("%v exits with %v, not with %s", args[1:], err, args[0])
+	}
 }

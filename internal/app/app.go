@@ -50,6 +50,7 @@ type App struct {
 	runner   *runner.Runner
 	runnerID string
 	hub      *event.Hub
+	metrics  *metrics
 	lock     *flock.Flock
 	log      *slog.Logger
 }
@@ -101,6 +102,8 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		Worker: a.Worker, Events: a.Worker, Hints: hub, Version: opts.Version,
 		Tokens: a.tokens(token),
 	})
+	a.metrics = newMetrics(opts.Version, a.Worker, a.Store)
+	mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), a.tokens(token)))
 	a.health(mux)
 	mux.Handle("/", httpx.Fallback(mux))
 	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(mux)))
@@ -238,6 +241,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return a.Worker.RunReaper(ctx) })
 	group.Go(func() error { return a.Worker.RunSweeper(ctx) })
+	group.Go(func() error { return a.watchIntegrity(ctx) })
 	return errors.Join(group.Wait(), a.Close())
 }
 

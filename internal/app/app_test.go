@@ -327,6 +327,10 @@ func contract(t *testing.T, w previewd.Worker) {
 	require.Equal(t, previewd.BuildCompleted, b.Status, "%+v", b.Failure)
 	require.Equal(t, "Ünï", b.Prompt)
 	require.Equal(t, int64(1), b.Version)
+	integrity, err := w.CheckIntegrity(ctx)
+	require.NoError(t, err)
+	require.True(t, integrity.OK, "%v", previewd.Broken(integrity.Checks))
+	require.Greater(t, len(integrity.Checks), 30)
 
 	second, err := w.CreateBuild(ctx, previewd.CreateBuildRequest{ProjectID: p.ProjectID, TemplateFiles: previewd.Files{"index.html": []byte("two")}, Caller: caller})
 	require.NoError(t, err)

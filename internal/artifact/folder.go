@@ -46,6 +46,10 @@ func NewFolder(root string) (*Folder, error) {
 	return f, nil
 }
 
+// OpenFolder opens a folder that another process may be using, for reading. It
+// makes and removes nothing.
+func OpenFolder(root string) *Folder { return &Folder{root: root, now: time.Now} }
+
 func (f *Folder) tmp() string { return filepath.Join(f.root, "tmp") }
 
 func (f *Folder) path(d previewd.Digest) string {

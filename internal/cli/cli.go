@@ -34,11 +34,13 @@ const (
 	exitDenied      = 5
 	exitUnreachable = 6
 	exitTimeout     = 7
+	exitBroken      = 8
 	exitInterrupted = 130
 )
 
 const exitHelp = `Exit codes: 0 done; 1 error; 2 wrong usage; 3 the build failed, was canceled or superseded; 4 not found;
-5 not allowed; 6 the server cannot be reached; 7 waited too long; 130 interrupted.`
+5 not allowed; 6 the server cannot be reached; 7 waited too long; 8 a promise is broken (doctor);
+130 interrupted.`
 
 // commands is the grammar of the command line.
 type commands struct {
@@ -47,6 +49,8 @@ type commands struct {
 	Projects   projectsCmd   `cmd:"" help:"Create, list and show projects."`
 	Builds     buildsCmd     `cmd:"" help:"Watch builds and read their logs."`
 	Versions   versionsCmd   `cmd:"" help:"List versions, and choose the one that is shown."`
+	Doctor     doctorCmd     `cmd:"" help:"Check a database and its files, with or without a server; repair and verify."`
+	Migrate    migrateCmd    `cmd:"" help:"Show the schema of a database, or bring it up to date."`
 	Templates  templatesCmd  `cmd:"" help:"List the built-in templates."`
 	Version    versionCmd    `cmd:"" help:"Print the program's version."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
@@ -195,6 +199,9 @@ func report(ctx context.Context, streams Streams, err error) int {
 	fmt.Fprintln(streams.Err, "previewd:", err)
 	if usage := usageError(""); errors.As(err, &usage) {
 		return exitUsage
+	}
+	if broken := brokenError(""); errors.As(err, &broken) {
+		return exitBroken
 	}
 	var e *previewd.Error
 	if errors.As(err, &e) && e.ReferenceID != "" {

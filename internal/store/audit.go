@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/previewd/previewd/internal/fault"
@@ -85,34 +86,116 @@ func auditHash(prev string, seq int64, at time.Time, entry AuditEntry, data []by
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// FindAuditBreak recomputes the chain and returns the sequence number of the
-// first entry that does not follow from its predecessor, or 0.
-func (db *DB) FindAuditBreak(ctx context.Context) (int64, error) {
-	type link struct {
-		seq, at    int64
-		prev, hash string
-		entry      AuditEntry
-		data       string
+// AuditBreak is the first entry at which the chain cannot be followed.
+type AuditBreak struct {
+	Seq    int64       `json:"seq"`
+	Reason BreakReason `json:"reason"`
+}
+
+// BreakReason says what is wrong with an entry.
+type BreakReason string
+
+// The reasons.
+const (
+	AuditMissing   BreakReason = "missing"   // removed, or cut off with all that followed
+	AuditAltered   BreakReason = "altered"   // its content does not have its hash
+	AuditUnrelated BreakReason = "unrelated" // it names another predecessor than the entry before it
+	AuditBeyond    BreakReason = "beyond"    // it stands after the head
+	AuditNotHead   BreakReason = "not_head"  // it is the last, and the head has another hash
+	AuditNoHead    BreakReason = "no_head"   // the chain has no head
+)
+
+// String says it in words.
+func (b *AuditBreak) String() string {
+	switch b.Reason {
+	case AuditMissing:
+		return fmt.Sprintf("entry %d is missing", b.Seq)
+	case AuditAltered:
+		return fmt.Sprintf("entry %d has been altered", b.Seq)
+	case AuditUnrelated:
+		return fmt.Sprintf("entry %d does not follow entry %d", b.Seq, b.Seq-1)
+	case AuditBeyond:
+		return fmt.Sprintf("entry %d stands after the head of the chain", b.Seq)
+	case AuditNotHead:
+		return fmt.Sprintf("entry %d is the last, and not the one that the head of the chain names", b.Seq)
+	case AuditNoHead:
+		return "the chain has no head"
+	}
+	return fmt.Sprintf("entry %d: %s", b.Seq, b.Reason)
+}
+
+type auditLink struct {
+	seq, at    int64
+	prev, hash string
+	entry      AuditEntry
+	data       string
+}
+
+// follows tells what keeps the link from being entry seq after one with the
+// hash prev, or "".
+func (l auditLink) follows(prev string, seq int64) BreakReason {
+	switch {
+	case l.seq != seq:
+		return AuditMissing
+	case l.prev != prev:
+		return AuditUnrelated
+	case l.hash != auditHash(l.prev, l.seq, time.UnixMicro(l.at), l.entry, []byte(l.data)):
+		return AuditAltered
+	}
+	return ""
+}
+
+// FindAuditHead returns how long the chain is and the hash of its last entry:
+// what to keep elsewhere to compare with later.
+func (db *DB) FindAuditHead(ctx context.Context) (seq int64, hash string, err error) {
+	_, err = db.one(ctx, []any{&seq, &hash}, `SELECT seq, hash FROM worker_audit_head WHERE chain = $1`, auditChain)
+	return seq, hash, err
+}
+
+const auditPage = 1000
+
+// FindAuditBreak recomputes the chain up to its head and returns the first
+// entry that is wrong, or nil. Entries that are added meanwhile are left to the
+// next call. Who can write the whole database can make a new chain that holds:
+// against that only a copy of the head that is kept elsewhere helps.
+func (db *DB) FindAuditBreak(ctx context.Context) (*AuditBreak, error) {
+	db = db.patient()
+	var head, top int64
+	var headHash string
+	found, err := db.one(ctx, []any{&head, &headHash, &top}, `
+		SELECT h.seq, h.hash, (SELECT COALESCE(MAX(a.seq), 0) FROM worker_audit a WHERE a.chain = h.chain)
+		FROM worker_audit_head h WHERE h.chain = $1`, auditChain)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return &AuditBreak{Seq: 0, Reason: AuditNoHead}, nil
 	}
 	prev, next := "", int64(1)
-	for {
-		page, err := all(ctx, db, func(r rows) (l link, err error) {
+	for next <= head {
+		page, err := all(ctx, db, func(r rows) (l auditLink, err error) {
 			err = r.Scan(&l.seq, &l.prev, &l.hash, &l.at, &l.entry.Actor, &l.entry.Action, &l.entry.Subject, &l.data)
 			return l, err
 		}, `SELECT seq, prev, hash, at, actor, action, subject, data FROM worker_audit
-			WHERE chain = $1 AND seq >= $2 ORDER BY seq LIMIT 1000`, auditChain, next)
+			WHERE chain = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4`, auditChain, next, head, auditPage)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		for _, l := range page {
-			if l.seq != next || l.prev != prev ||
-				l.hash != auditHash(l.prev, l.seq, time.UnixMicro(l.at), l.entry, []byte(l.data)) {
-				return next, nil
+			if reason := l.follows(prev, next); reason != "" {
+				return &AuditBreak{next, reason}, nil
 			}
 			prev, next = l.hash, next+1
 		}
-		if len(page) < 1000 {
-			return 0, nil
+		if len(page) < auditPage && next <= head {
+			return &AuditBreak{next, AuditMissing}, nil
 		}
 	}
+	switch {
+	case prev != headHash:
+		return &AuditBreak{head, AuditNotHead}, nil
+	case top > head:
+		return &AuditBreak{head + 1, AuditBeyond}, nil
+	}
+	return nil, nil
 }

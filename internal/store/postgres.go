@@ -34,7 +34,7 @@ type postgresDB struct {
 	lanes createLanes
 }
 
-func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
+func newPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
 		return nil, errors.New("cannot read --database-url: it must be like postgres://user:password@host:5432/database")
@@ -60,12 +60,20 @@ func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the database: %w", err)
 	}
+	return pool, nil
+}
+
+func openPostgres(ctx context.Context, cfg Config) (*postgresDB, error) {
+	pool, err := newPool(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
 	db := &postgresDB{pool: pool}
 	if err := db.check(ctx); err != nil {
 		pool.Close()
 		return nil, err
 	}
-	if err := migratePostgres(ctx, pool, cfg.KeepSchema); err != nil {
+	if _, err := migratePostgres(ctx, pool, cfg.KeepSchema); err != nil {
 		pool.Close()
 		return nil, err
 	}
@@ -90,7 +98,7 @@ func (p *postgresDB) check(ctx context.Context) error {
 
 func (p *postgresDB) name() string { return "postgres" }
 
-func (p *postgresDB) reader() querier { return postgresReader{p.pool} }
+func (p *postgresDB) reader(limit time.Duration) querier { return postgresReader{p.pool, limit} }
 
 func (p *postgresDB) close() error {
 	p.pool.Close()
@@ -269,14 +277,17 @@ func (t *postgresTx) query(ctx context.Context, query string, args ...any) (rows
 }
 
 // postgresReader reads what is committed.
-type postgresReader struct{ pool *pgxpool.Pool }
+type postgresReader struct {
+	pool  *pgxpool.Pool
+	limit time.Duration
+}
 
 func (r postgresReader) exec(context.Context, string, ...any) (int64, error) {
 	return 0, errors.New("cannot write outside a transaction")
 }
 
 func (r postgresReader) query(ctx context.Context, query string, args ...any) (rows, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.limit)
 	found, err := r.pool.Query(ctx, query, args...)
 	if err != nil {
 		cancel()

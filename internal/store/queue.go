@@ -68,6 +68,12 @@ func (db *DB) ListQueue(ctx context.Context) ([]Queued, error) {
 	}, `SELECT fair_rank, id, owner_id FROM worker_builds WHERE state = 'queued' ORDER BY fair_rank, id`)
 }
 
+// CountWaiting returns how many builds wait now.
+func (db *DB) CountWaiting(ctx context.Context) (n int, err error) {
+	_, err = db.one(ctx, []any{&n}, `SELECT COUNT(*) FROM worker_builds WHERE state = 'queued'`)
+	return n, err
+}
+
 // CountRunning returns how many builds run now.
 func (db *DB) CountRunning(ctx context.Context) (n int, err error) {
 	_, err = db.one(ctx, []any{&n}, `SELECT COUNT(*) FROM worker_builds WHERE state IN ('building', 'canceling')`)

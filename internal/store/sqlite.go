@@ -26,22 +26,23 @@ type sqliteDB struct {
 	now   func() time.Time
 }
 
+// Pragmas hold per connection, so they belong into the DSN. FULL syncs the log
+// at every commit: an acknowledged create survives a power cut.
+const sqlitePragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
+
 func openSQLite(ctx context.Context, cfg Config) (*sqliteDB, error) {
-	// Pragmas hold per connection, so they belong into the DSN. FULL syncs the
-	// log at every commit: an acknowledged create survives a power cut.
-	common := "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
-	db, err := openSQLitePool(cfg.Path, common, 1)
-	if err != nil {
+	if _, err := migrateSQLite(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if err := migrateSQLite(ctx, db, cfg.KeepSchema); err != nil {
-		return nil, errors.Join(err, db.Close())
+	db, err := openSQLitePool(cfg.Path, sqlitePragmas, 1)
+	if err != nil {
+		return nil, err
 	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	read, err := openSQLitePool(cfg.Path, common+"&_pragma=query_only(1)", max(4, runtime.NumCPU()))
+	read, err := openSQLitePool(cfg.Path, sqlitePragmas+"&_pragma=query_only(1)", max(4, runtime.NumCPU()))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close(), db.Close())
 	}
@@ -64,7 +65,7 @@ func openSQLitePool(path, params string, conns int) (*sql.DB, error) {
 
 func (s *sqliteDB) name() string { return "sqlite" }
 
-func (s *sqliteDB) reader() querier { return s.read }
+func (s *sqliteDB) reader(time.Duration) querier { return s.read }
 
 // locking is empty: who writes is alone.
 func (s *sqliteDB) locking(lock) string { return "" }

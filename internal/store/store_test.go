@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -26,7 +25,7 @@ func insertProject(t *testing.T, db *store.DB, key string) *store.Build {
 	require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
 		b.QueuedAt, b.State.RunnableAt = tx.Now(), tx.Now()
 		err := tx.InsertProject(t.Context(), store.NewProject{
-			ID: b.ProjectID, OwnerID: "user", CreatePrincipal: "svc", CreateKey: key,
+			ID: b.ProjectID, OwnerID: "user", CreatePrincipal: "svc", CreateKey: "none:" + key,
 			CreatedByService: "svc", IDSource: previewd.IDSourceServer, Events: 1,
 		})
 		return errors.Join(err, tx.InsertBuild(t.Context(), b),
@@ -36,6 +35,12 @@ func insertProject(t *testing.T, db *store.DB, key string) *store.Build {
 	return b
 }
 
+// appendTransition stores what comes with every change of a build's state.
+func appendTransition(ctx context.Context, tx *store.DB, b *store.Build, what previewd.EventType) error {
+	return errors.Join(tx.AppendEvents(ctx, b.ProjectID, previewd.Event{Type: what, BuildID: b.ID}),
+		tx.AppendAudit(ctx, store.AuditEntry{Actor: "test", Action: string(what), Subject: "build/" + b.ID}))
+}
+
 func newBuild(projectID string) *store.Build {
 	return &store.Build{
 		Build: previewd.Build{
@@ -43,7 +48,7 @@ func newBuild(projectID string) *store.Build {
 			ReferenceID: previewd.NewReferenceID(), Source: previewd.Source{Digest: digest},
 		},
 		State:    previewd.BuildState{Status: previewd.BuildQueued, MaxAttempts: 3},
-		Metadata: "{}", CreatedBy: "svc",
+		Metadata: "{}", CreatedBy: "svc", OwnerID: "user",
 	}
 }
 
@@ -109,7 +114,7 @@ func TestConstraintsRefuse(t *testing.T) {
 	refused := map[string]func(ctx context.Context, tx *store.DB, b *store.Build) error{
 		"SecondProjectOfAKey": func(ctx context.Context, tx *store.DB, _ *store.Build) error {
 			return tx.InsertProject(ctx, store.NewProject{
-				ID: previewd.NewID(), OwnerID: "u", CreatePrincipal: "svc", CreateKey: "key", CreatedByService: "s", IDSource: "server", Events: 1,
+				ID: previewd.NewID(), OwnerID: "u", CreatePrincipal: "svc", CreateKey: "none:key", CreatedByService: "s", IDSource: "server", Events: 1,
 			})
 		},
 		"ProjectWithoutBuild": func(ctx context.Context, tx *store.DB, _ *store.Build) error {
@@ -166,7 +171,7 @@ func TestTerminalStatesAbsorb(t *testing.T) {
 				if err := tx.UpdateBuild(t.Context(), read, fresh); err != nil {
 					return err
 				}
-				return tx.AppendEvents(t.Context(), b.ProjectID, previewd.Event{Type: previewd.EventType("build." + to), BuildID: b.ID})
+				return appendTransition(t.Context(), tx, b, previewd.EventType("build."+to))
 			})
 		}
 		require.NoError(t, set(previewd.BuildCanceled))
@@ -246,95 +251,6 @@ func TestEventsHaveNoGap(t *testing.T) {
 	})
 }
 
-func TestAuditChainNamesTheFirstBadEntry(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "audit.db")
-	db, err := store.Open(t.Context(), store.Config{Path: path})
-	require.NoError(t, err)
-	defer db.Close()
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for range 25 {
-				err := db.Tx(context.Background(), "test", func(tx *store.DB) error {
-					return tx.AppendAudit(context.Background(), store.AuditEntry{Actor: "a", Action: "x", Subject: "s", Data: map[string]any{"n": 1}})
-				})
-				if err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	broken, err := db.FindAuditBreak(t.Context())
-	require.NoError(t, err)
-	require.Zero(t, broken)
-
-	raw, err := sql.Open("sqlite", "file:"+path)
-	require.NoError(t, err)
-	defer raw.Close()
-	_, err = raw.Exec(`UPDATE worker_audit SET actor = 'mallory' WHERE seq = 123`)
-	require.ErrorContains(t, err, "append-only")
-	_, err = raw.Exec(`DROP TRIGGER worker_audit_no_update; UPDATE worker_audit SET actor = 'mallory' WHERE seq = 123`)
-	require.NoError(t, err)
-	broken, err = db.FindAuditBreak(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, int64(123), broken)
-}
-
-func TestViolationsAreFound(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "broken.db")
-	db, err := store.Open(t.Context(), store.Config{Path: path})
-	require.NoError(t, err)
-	defer db.Close()
-	insertProject(t, db, "key")
-	raw, err := sql.Open("sqlite", "file:"+path)
-	require.NoError(t, err)
-	defer raw.Close()
-	for name, damage := range map[string]string{
-		"event numbers with a gap":                  `UPDATE worker_projects SET last_event_seq = 9`,
-		"build numbers with a gap":                  `UPDATE worker_projects SET last_build_seq = 2`,
-		"version numbers with a gap":                `UPDATE worker_projects SET last_version_number = 1`,
-		"build state that its events do not tell":   `UPDATE worker_events SET type = 'build.completed'`,
-		"log longer or shorter than the build says": `UPDATE worker_builds SET log_bytes = 1`,
-		"completed build without a version":         `UPDATE worker_builds SET state = 'completed', finished_at = 1`,
-		"key without an answer":                     `INSERT INTO worker_idempotency_keys VALUES ('p','k','o',1,'f','done',0,NULL,NULL,'r',1,NULL,NULL,NULL)`,
-		"project without its first build":           `DELETE FROM worker_builds`,
-	} {
-		_, err := raw.Exec(damage)
-		require.NoError(t, err, name)
-		violations, err := db.FindViolations(t.Context())
-		require.NoError(t, err)
-		require.Contains(t, names(violations), name)
-		_, err = raw.Exec(`DELETE FROM worker_idempotency_keys; DELETE FROM worker_builds; DELETE FROM worker_events; DELETE FROM worker_projects`)
-		require.NoError(t, err)
-		insertProject(t, db, previewd.NewID())
-	}
-}
-
-func names(violations []store.Violation) []string {
-	var list []string
-	for _, v := range violations {
-		list = append(list, v.Name)
-	}
-	return list
-}
-
-func TestNewerSchemaIsRefused(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "newer.db")
-	db, err := store.Open(t.Context(), store.Config{Path: path})
-	require.NoError(t, err)
-	require.NoError(t, db.Close())
-	raw, err := sql.Open("sqlite", "file:"+path)
-	require.NoError(t, err)
-	_, err = raw.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
-	require.NoError(t, errors.Join(err, raw.Close()))
-	_, err = store.Open(t.Context(), store.Config{Path: path})
-	require.ErrorContains(t, err, "run a newer previewd")
-}
-
 func TestLogIsAppendedAtItsEndOnly(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
@@ -344,7 +260,7 @@ func TestLogIsAppendedAtItsEndOnly(t *testing.T) {
 			b.State.Status, b.State.Epoch, b.State.Attempt = previewd.BuildBuilding, 1, 1
 			b.State.LeaseUntil, b.RunnerID = tx.Now().Add(time.Minute), "r"
 			return errors.Join(tx.UpdateBuild(t.Context(), read, b),
-				tx.AppendEvents(t.Context(), b.ProjectID, previewd.Event{Type: previewd.EventBuildBuilding, BuildID: b.ID}))
+				appendTransition(t.Context(), tx, b, previewd.EventBuildBuilding))
 		}))
 		write := func(epoch, offset int64, text string) (appended bool) {
 			require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) (err error) {

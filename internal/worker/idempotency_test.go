@@ -191,12 +191,14 @@ func TestBuildReplayIsTheFirstAnswerToTheByte(t *testing.T) {
 // What a key has made is known for ever: first its answer, then how it is now.
 func TestKeysAreForgottenAndProjectsAreNot(t *testing.T) {
 	t.Parallel()
-	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
+	testkit.EachConfig(t, func(t *testing.T, cfg store.Config) {
+		db := testkit.Open(t, cfg)
 		f := setup(t, db)
 		first, err := f.CreatePreview(t.Context(), keyed())
 		require.NoError(t, err)
 		_, err = f.finish(f.claim())
 		require.NoError(t, err)
+		testkit.OpenShell(t, cfg).Do("UPDATE worker_projects SET created_at = 1") // a young one must have its key
 
 		for _, keep := range []store.KeyRetention{{Body: 0, Row: time.Hour}, {}} {
 			require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {

@@ -93,19 +93,32 @@ func (s *Service) reap(ctx context.Context, find findBuilds, t previewd.Trigger,
 	return err
 }
 
+// loss says what becomes of a build whose runner is gone, and why.
+type loss struct {
+	previewd.Trigger
+	why   previewd.Failure
+	actor string
+}
+
+// lose takes a build back that the transaction has locked.
+func (s *Service) lose(ctx context.Context, tx *store.DB, b *store.Build, l loss) error {
+	t, why := l.Trigger, l.why
+	t.Epoch, t.Delay = b.Epoch, s.Retry(b.Attempt)
+	if t.Kind == previewd.TriggerRelease && b.Epoch >= maxClaims {
+		t.Kind, t.Class = previewd.TriggerFail, previewd.FailureWorkerLost
+	}
+	why.Step = b.Step
+	b.Failure = &why
+	return s.transition(ctx, tx, b, t, l.actor)
+}
+
 func (s *Service) reapOne(ctx context.Context, id string, t previewd.Trigger, why previewd.Failure) error {
 	var b *store.Build
 	err := s.Store.Tx(ctx, "reap", func(tx *store.DB) (err error) {
 		if b, err = tx.LockBuild(ctx, id); err != nil {
 			return err
 		}
-		t.Epoch, t.Delay = b.Epoch, s.Retry(b.Attempt)
-		if t.Kind == previewd.TriggerRelease && b.Epoch >= maxClaims {
-			t.Kind, t.Class = previewd.TriggerFail, previewd.FailureWorkerLost
-		}
-		why.Step = b.Step
-		b.Failure = &why
-		return s.transition(ctx, tx, b, t, "system/reaper")
+		return s.lose(ctx, tx, b, loss{t, why, "system/reaper"})
 	})
 	switch previewd.ErrorCode(err) {
 	case "":

@@ -67,6 +67,7 @@ type Service struct {
 	flights   flights
 	view      queueView
 	counts    Counts
+	integrity integrity
 }
 
 // Counts are what happened since the start, for metrics.

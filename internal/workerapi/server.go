@@ -59,6 +59,7 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, svc, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
 	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
 	httpx.Route(api, svc, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
+	httpx.Route(api, svc, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
 	httpx.Route(api, any, op(get, "/v1/templates", "list-templates", "List the built-in templates"), s.listTemplates)
 }
 
