@@ -28,6 +28,7 @@ import (
 	"github.com/previewd/previewd/internal/preview"
 	"github.com/previewd/previewd/internal/runner"
 	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
 	"github.com/previewd/previewd/internal/worker"
 	"github.com/previewd/previewd/internal/workerapi"
 )
@@ -50,6 +51,7 @@ type App struct {
 	runner   *runner.Runner
 	runnerID string
 	hub      *event.Hub
+	relay    *event.Relay
 	lock     *flock.Flock
 	log      *slog.Logger
 }
@@ -85,6 +87,10 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	}
 	a.hub = &event.Hub{Bus: a.Store}
 	hub := a.hub
+	a.relay = &event.Relay{
+		Feed: a.Store, Hub: hub, Holder: a.runnerID, Wake: worker.EventTopic, Grown: worker.FeedTopic,
+		Failed: func(err error) { opts.Log.Error("giving places in the feed failed", telemetry.Error, err) },
+	}
 	var previews *preview.Server
 	a.Worker, err = worker.New(worker.Config{
 		Store: a.Store, Artifacts: artifacts, Changes: hub, Log: opts.Log, PreviewURL: a.Config.PreviewURL,
@@ -233,6 +239,7 @@ func (a *App) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serve(ctx) })
 	group.Go(func() error { return a.hub.Run(ctx) })
+	group.Go(func() error { return a.relay.Run(ctx) })
 	if a.Config.Builds >= 0 {
 		group.Go(func() error { return a.runner.Run(ctx) })
 	}

@@ -46,6 +46,13 @@ var invariants = []struct{ name, query string }{
 		SELECT p.id FROM worker_projects p
 		WHERE p.last_event_seq <> (SELECT COUNT(*) FROM worker_events e WHERE e.project_id = p.id)
 		   OR p.last_event_seq <> (SELECT MAX(e.seq) FROM worker_events e WHERE e.project_id = p.id)`},
+	{"feed positions with a gap", `
+		SELECT f.name FROM worker_feed f
+		WHERE f.position <> (SELECT COUNT(e.feed_pos) FROM worker_events e)
+		   OR f.position <> (SELECT COALESCE(MAX(e.feed_pos), 0) FROM worker_events e)`},
+	{"feed position before that of an earlier event of the project", `
+		SELECT e.project_id FROM worker_events e JOIN worker_events b ON b.project_id = e.project_id AND b.seq = e.seq - 1
+		WHERE e.feed_pos IS NOT NULL AND (b.feed_pos IS NULL OR b.feed_pos > e.feed_pos)`},
 	{"build state that its events do not tell", `
 		SELECT b.id FROM worker_builds b
 		WHERE (SELECT e.type FROM worker_events e
