@@ -52,6 +52,7 @@ type App struct {
 	runnerID string
 	hub      *event.Hub
 	relay    *event.Relay
+	streams  *httpx.Streams
 	lock     *flock.Flock
 	log      *slog.Logger
 }
@@ -101,10 +102,11 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	previews = preview.New(preview.Config{Source: a.Worker, Hints: hub, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
+	a.streams = httpx.NewStreams(httpx.StreamConfig{Source: a.Worker, Hints: hub, FeedTopic: worker.FeedTopic, Log: opts.Log})
+	previews = preview.New(preview.Config{Source: a.Worker, Streams: a.streams, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
-		Worker: a.Worker, Events: a.Worker, Hints: hub, Version: opts.Version,
+		Worker: a.Worker, Streams: a.streams, Version: opts.Version,
 		Tokens: a.tokens(token),
 	})
 	a.health(mux)
@@ -240,6 +242,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.serve(ctx) })
 	group.Go(func() error { return a.hub.Run(ctx) })
 	group.Go(func() error { return a.relay.Run(ctx) })
+	group.Go(func() error { return a.streams.Run(ctx) })
 	if a.Config.Builds >= 0 {
 		group.Go(func() error { return a.runner.Run(ctx) })
 	}
@@ -269,7 +272,8 @@ func (a *App) serve(ctx context.Context) error {
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
-	// Streams and long polls end at once; short requests get their answer.
+	// Long polls end at once; short requests get their answer. Streams that have
+	// taken their connection end by themselves.
 	time.AfterFunc(500*time.Millisecond, stop)
 	if err := server.Shutdown(deadline); err != nil {
 		return errors.Join(fmt.Errorf("cannot stop serving in time: %w", err), server.Close())

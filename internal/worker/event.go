@@ -64,3 +64,8 @@ func (s *Service) listFeed(ctx context.Context, after previewd.Cursor, limit int
 func (s *Service) ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]previewd.Event, error) {
 	return s.Store.ListBuildEvents(ctx, buildID, after, limit)
 }
+
+// FindFeed returns the feed's last place.
+func (s *Service) FindFeed(ctx context.Context) (previewd.Cursor, error) {
+	return s.Store.FindFeed(ctx)
+}
