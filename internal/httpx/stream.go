@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +59,8 @@ type Streams struct {
 
 	mu       sync.Mutex
 	stopping bool
+	opened   int // since memory was returned
+	before   int // opened at the last tick
 	members  map[*member]struct{}
 	groups   map[string]*group
 }
@@ -88,7 +91,8 @@ func setDefault[T comparable](field *T, value T) {
 const (
 	maxReaders   = 32
 	refreshEvery = time.Second // a hint can be lost with the process that owed it
-	maxRefresh   = 200         // groups that look again each time
+	maxRefresh   = 100         // groups that look again each time
+	burst        = 1000        // streams whose coming is worth a collection
 )
 
 // Counts returns how many streams there are, and how many were cut because
@@ -138,7 +142,16 @@ func (s *Streams) tick(now time.Time) {
 	for _, g := range look {
 		g.poke() // under the lock: its members cannot all leave meanwhile
 	}
+	burstOver := s.opened >= burst && s.opened-s.before < burst/20
+	if burstOver {
+		s.opened = 0
+	}
+	s.before = s.opened
 	s.mu.Unlock()
+	if burstOver {
+		// Many requests have left behind several times what their streams need.
+		s.running.Go(debug.FreeOSMemory)
+	}
 	for _, m := range old {
 		m.finish(nil)
 	}
@@ -239,6 +252,7 @@ func (s *Streams) enter(f follow) (*member, error) {
 		busy: true, beat: now.Add(around(s.Heartbeat)), expires: now.Add(around(s.MaxAge)),
 	}
 	s.members[m] = struct{}{}
+	s.opened++
 	s.running.Add(1)
 	return m, nil
 }
