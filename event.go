@@ -33,6 +33,8 @@ func (t EventType) Terminal() bool {
 // Event is a durable row, written in the transaction that changed what it
 // tells of. Seq counts 1, 2, 3… per project, with no gap and no reuse.
 type Event struct {
+	ID        string         `json:"id" doc:"Resumes after this event in a stream of its project or build."`
+	Cursor    string         `json:"cursor,omitempty" doc:"In the feed only: resumes after this event there."`
 	Seq       int64          `json:"seq"`
 	Type      EventType      `json:"type"`
 	ProjectID string         `json:"projectId"`
@@ -41,4 +43,19 @@ type Event struct {
 	At        time.Time      `json:"at"`
 	RequestID string         `json:"requestId,omitempty"`
 	Data      map[string]any `json:"data,omitempty"`
+}
+
+// EventFilter says which run of the feed to list.
+type EventFilter struct {
+	After string        // a cursor; "" is the beginning
+	Limit int           // 0 means 100
+	Wait  time.Duration // how long to wait when there is nothing yet
+}
+
+// EventPage is a run of the feed: of all events of all projects, in an order in
+// which each project's own are kept.
+type EventPage struct {
+	Events []Event `json:"events"`
+	Next   string  `json:"next" doc:"The cursor of the next page, also when this one is empty."`
+	Reset  bool    `json:"reset,omitempty" doc:"The cursor was not of this log, which a restored backup may have cut: the events are from the beginning."`
 }

@@ -13,6 +13,16 @@ type Worker interface {
 	Reader
 	VersionKeeper
 	Inspector
+	EventReader
+}
+
+// EventReader reads the feed.
+type EventReader interface {
+	// ListEvents returns the events after a cursor, each at least once and each
+	// project's in order. With a Wait it returns once there are any. A cursor of
+	// another log gets a page that says Reset. It returns CodeInvalid for what is
+	// no cursor.
+	ListEvents(ctx context.Context, filter EventFilter) (*EventPage, error)
 }
 
 // Creator makes projects and builds.

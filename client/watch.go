@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/tmaxmax/go-sse"
 
@@ -16,23 +18,24 @@ import (
 
 // Watch says what to follow of a build.
 type Watch struct {
-	After int64                                 // the last event already seen
+	After int64                                 // the number of the last event already seen; 0 shows all
 	Event func(previewd.Event) error            // called for each event, in order, each once
 	Log   func(offset int64, text string) error // nil: the log is not wanted
 }
 
 // WatchBuild follows a build to its end. It takes up a broken stream again
-// where it was.
+// where it was. Should the server's log have been cut, as by the restoring of a
+// backup, it gives all events once more.
 func (c *Client) WatchBuild(ctx context.Context, buildID string, w Watch) error {
-	follower := &watcher{Client: c, watch: w, buildID: buildID}
+	follower := &watcher{Client: c, watch: w, buildID: buildID, cursor: strconv.FormatInt(w.After, 10)}
 	for try := 0; ; try++ {
-		before := follower.watch.After
+		before, began := follower.cursor, time.Now()
 		done, err := follower.stream(ctx)
 		if done || err != nil && !retryable(err) {
 			return err
 		}
-		if follower.watch.After > before {
-			try = 0
+		if follower.cursor != before || time.Since(began) > steady {
+			try = 0 // it did not break: the server ends each stream some time
 		}
 		if try >= max(c.cfg.Retries, 0) {
 			return errors.Join(errors.New("cannot follow the build: the stream keeps breaking"), err)
@@ -43,19 +46,20 @@ func (c *Client) WatchBuild(ctx context.Context, buildID string, w Watch) error 
 	}
 }
 
+// steady is how long a stream lasts that does not break.
+const steady = 5 * time.Second
+
 type watcher struct {
 	*Client
 	watch   Watch
 	buildID string
-	offset  int64 // of the log: what is before it was given already
+	cursor  string // of the last event seen
+	offset  int64  // of the log: what is before it was given already
 }
 
 // stream reads one connection; done says that the build is over.
 func (w *watcher) stream(ctx context.Context) (done bool, err error) {
-	query := url.Values{}
-	if w.watch.After > 0 {
-		query.Set("after", strconv.FormatInt(w.watch.After, 10))
-	}
+	query := url.Values{"after": {w.cursor}}
 	if w.watch.Log != nil {
 		query.Set("log", "true")
 	}
@@ -76,8 +80,12 @@ func (w *watcher) stream(ctx context.Context) (done bool, err error) {
 			}
 			return false, &previewd.Error{Code: previewd.CodeUnavailable, Message: "The stream broke.", Err: err}
 		}
-		if message.Type == "end" {
+		switch message.Type {
+		case "end":
 			return true, nil
+		case "reset": // what follows is the build as it is, and all of it is wanted
+			w.watch.After, w.cursor = 0, "0"
+			return false, nil
 		}
 		if err := w.take(message); err != nil {
 			return true, err
@@ -87,11 +95,10 @@ func (w *watcher) stream(ctx context.Context) (done bool, err error) {
 }
 
 func (w *watcher) take(message sse.Event) error {
-	if message.Type == "reset" {
-		w.watch.After = 0
-		return nil
-	}
-	if message.Type == "log" {
+	switch message.Type {
+	case "snapshot", "build.position", "bye":
+		return nil // the build as it is, and where it stands: no events
+	case "log":
 		var frame struct {
 			Offset int64
 			Text   string
@@ -108,7 +115,7 @@ func (w *watcher) take(message sse.Event) error {
 	if e.Seq <= w.watch.After {
 		return nil // delivery is at least once
 	}
-	w.watch.After = e.Seq
+	w.watch.After, w.cursor = e.Seq, cmp.Or(e.ID, strconv.FormatInt(e.Seq, 10))
 	return w.watch.Event(e)
 }
 

@@ -105,6 +105,23 @@ func (c *Client) FindBuild(ctx context.Context, id string, wait time.Duration) (
 	return &build, err
 }
 
+// ListEvents returns a page of the feed. The server waits at most a minute.
+func (c *Client) ListEvents(ctx context.Context, filter previewd.EventFilter) (*previewd.EventPage, error) {
+	query := url.Values{}
+	if filter.After != "" {
+		query.Set("after", filter.After)
+	}
+	if filter.Limit != 0 {
+		query.Set("limit", strconv.Itoa(filter.Limit))
+	}
+	if filter.Wait > 0 {
+		query.Set("wait", filter.Wait.String())
+	}
+	var page previewd.EventPage
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/events", query: query, out: &page})
+	return &page, err
+}
+
 // ListTemplates returns the server's built-in templates.
 func (c *Client) ListTemplates(ctx context.Context) ([]previewd.Template, error) {
 	var list struct{ Templates []previewd.Template }

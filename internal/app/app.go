@@ -28,6 +28,7 @@ import (
 	"github.com/previewd/previewd/internal/preview"
 	"github.com/previewd/previewd/internal/runner"
 	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
 	"github.com/previewd/previewd/internal/worker"
 	"github.com/previewd/previewd/internal/workerapi"
 )
@@ -51,6 +52,8 @@ type App struct {
 	runnerID string
 	hub      *event.Hub
 	metrics  *metrics
+	relay    *event.Relay
+	streams  *httpx.Streams
 	lock     *flock.Flock
 	log      *slog.Logger
 }
@@ -86,6 +89,10 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	}
 	a.hub = &event.Hub{Bus: a.Store}
 	hub := a.hub
+	a.relay = &event.Relay{
+		Feed: a.Store, Hub: hub, Holder: a.runnerID, Wake: worker.EventTopic, Grown: worker.FeedTopic,
+		Failed: func(err error) { opts.Log.Error("giving places in the feed failed", telemetry.Error, err) },
+	}
 	var previews *preview.Server
 	a.Worker, err = worker.New(worker.Config{
 		Store: a.Store, Artifacts: artifacts, Changes: hub, Log: opts.Log, PreviewURL: a.Config.PreviewURL,
@@ -96,10 +103,11 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	previews = preview.New(preview.Config{Source: a.Worker, Hints: hub, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
+	a.streams = httpx.NewStreams(httpx.StreamConfig{Source: a.Worker, Hints: hub, FeedTopic: worker.FeedTopic, Log: opts.Log})
+	previews = preview.New(preview.Config{Source: a.Worker, Streams: a.streams, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
-		Worker: a.Worker, Events: a.Worker, Hints: hub, Version: opts.Version,
+		Worker: a.Worker, Streams: a.streams, Version: opts.Version,
 		Tokens: a.tokens(token),
 	})
 	a.metrics = newMetrics(opts.Version, a.Worker, a.Store)
@@ -236,6 +244,8 @@ func (a *App) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serve(ctx) })
 	group.Go(func() error { return a.hub.Run(ctx) })
+	group.Go(func() error { return a.relay.Run(ctx) })
+	group.Go(func() error { return a.streams.Run(ctx) })
 	if a.Config.Builds >= 0 {
 		group.Go(func() error { return a.runner.Run(ctx) })
 	}
@@ -266,7 +276,8 @@ func (a *App) serve(ctx context.Context) error {
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
-	// Streams and long polls end at once; short requests get their answer.
+	// Long polls end at once; short requests get their answer. Streams that have
+	// taken their connection end by themselves.
 	time.AfterFunc(500*time.Millisecond, stop)
 	if err := server.Shutdown(deadline); err != nil {
 		return errors.Join(fmt.Errorf("cannot stop serving in time: %w", err), server.Close())

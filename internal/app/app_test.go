@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -262,7 +263,7 @@ func TestEventsResume(t *testing.T) {
 		}
 		return list
 	}
-	all := ids("")
+	all := ids("?after=0")
 	require.GreaterOrEqual(t, len(all), 7)
 	for cut := range len(all) - 1 {
 		require.Equal(t, all[cut+1:], ids("?after="+all[cut]))
@@ -270,11 +271,15 @@ func TestEventsResume(t *testing.T) {
 	}
 	status, _, _ := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after="+all[len(all)-1], "")
 	require.Equal(t, http.StatusNoContent, status)
-	_, _, reset := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after=999", "")
-	require.Contains(t, reset, "event: reset\n", "a cursor of another log is not believed")
-	require.Contains(t, reset, "id: 1\n")
-	status, _, text := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after=x", "")
-	require.Equal(t, http.StatusBadRequest, status, text)
+	for _, cursor := range []string{"999", "1-999", "2-1"} {
+		_, _, reset := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after="+cursor, "")
+		require.Regexp(t, `(?s)^retry: \d{4}\n\nevent: reset\ndata: .*\n\nid: `+all[len(all)-1]+`\nevent: snapshot\ndata: .*\n\nevent: end\n`, reset,
+			"a cursor of another log is not believed")
+	}
+	for _, cursor := range []string{"x", "-1", "1-", "-", "1-2-3", "0-1", "1-+1"} {
+		status, _, text := s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events?after="+url.QueryEscape(cursor), "")
+		require.Equal(t, http.StatusBadRequest, status, text)
+	}
 
 	var log bytes.Buffer
 	err := s.client().WatchBuild(t.Context(), p.BuildID, client.Watch{

@@ -25,9 +25,9 @@ type Hub struct {
 	Bus Bus
 
 	mu    sync.Mutex
-	subs  map[string]map[chan struct{}]struct{}
-	dirty map[string]struct{} // topics that other processes have not been told of
-	wake  chan struct{}       // nil while nobody publishes
+	subs  map[string]map[*func()]struct{} // called with mu held
+	dirty map[string]struct{}             // topics that other processes have not been told of
+	wake  chan struct{}                   // nil while nobody publishes
 }
 
 // Subscribe returns a channel that receives after each Notify of the topic.
@@ -36,24 +36,34 @@ type Hub struct {
 // falls between.
 func (h *Hub) Subscribe(topic string) (hints <-chan struct{}, cancel func()) {
 	c := make(chan struct{}, 1)
+	return c, h.Watch(topic, func() {
+		select {
+		case c <- struct{}{}:
+		default: // a hint is waiting already
+		}
+	})
+}
+
+// Watch calls wake after each Notify of the topic, until cancel is called, for
+// those who are too many to have a goroutine each. wake must not block and must
+// not call the hub. When cancel has returned it is not called any more.
+func (h *Hub) Watch(topic string, wake func()) (cancel func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.subs == nil {
-		h.subs = map[string]map[chan struct{}]struct{}{}
+		h.subs = map[string]map[*func()]struct{}{}
 	}
 	if h.subs[topic] == nil {
-		h.subs[topic] = map[chan struct{}]struct{}{}
+		h.subs[topic] = map[*func()]struct{}{}
 	}
-	h.subs[topic][c] = struct{}{}
-	return c, func() { h.unsubscribe(topic, c) }
-}
-
-func (h *Hub) unsubscribe(topic string, c chan struct{}) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.subs[topic], c)
-	if len(h.subs[topic]) == 0 {
-		delete(h.subs, topic)
+	h.subs[topic][&wake] = struct{}{}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.subs[topic], &wake)
+		if len(h.subs[topic]) == 0 {
+			delete(h.subs, topic)
+		}
 	}
 }
 
@@ -86,11 +96,8 @@ func (h *Hub) hear(topic string) {
 }
 
 func (h *Hub) wakeSubscribers(topic string) {
-	for c := range h.subs[topic] {
-		select {
-		case c <- struct{}{}:
-		default: // a hint is waiting already
-		}
+	for wake := range h.subs[topic] {
+		(*wake)()
 	}
 }
 

@@ -4,84 +4,323 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/previewd/previewd"
 )
+
+// EventSource is what streams ask of the worker.
+type EventSource interface {
+	FindBuild(ctx context.Context, id string, wait time.Duration) (*previewd.Build, error)
+	ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]previewd.Event, error)
+	ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*previewd.LogChunk, error)
+	ListEvents(ctx context.Context, filter previewd.EventFilter) (*previewd.EventPage, error)
+	FindFeed(ctx context.Context) (previewd.Cursor, error)
+}
+
+// Hints tells when rows of a topic may have changed, by calling wake, which
+// must not block.
+type Hints interface {
+	Watch(topic string, wake func()) (cancel func())
+}
+
+// StreamConfig is everything that Streams need. A zero field takes the default
+// its comment names.
+type StreamConfig struct {
+	Source    EventSource
+	Hints     Hints
+	FeedTopic string
+	Log       *slog.Logger  // default slog.Default()
+	Max       int           // streams at a time, default 20,000
+	Heartbeat time.Duration // between signs of life, ± 20 %; default 15 s
+	MaxAge    time.Duration // of a stream, ± 20 %; default 15 min
+	Write     time.Duration // for a reader to take one frame; default 10 s
+	Linger    time.Duration // over which streams end when the server stops; default 4 s
+	SendBytes int           // that the kernel holds for a reader; default 64 KiB
+}
+
+// Streams follows builds and the feed for many clients. What follows the same is
+// a group: it reads what is new once, encodes it once and hands the bytes to its
+// members. A stream that has nothing to send costs a parked goroutine and no
+// buffers: the connection is taken from net/http once the request is read.
+type Streams struct {
+	StreamConfig
+	ctx     context.Context // ends when the last stream has had its time
+	end     context.CancelFunc
+	readers chan struct{} // bounds how many read the database at a time
+	running sync.WaitGroup
+	cut     atomic.Int64
+
+	mu       sync.Mutex
+	stopping bool
+	opened   int // since memory was returned
+	before   int // opened at the last tick
+	members  map[*member]struct{}
+	groups   map[string]*group
+}
+
+// NewStreams returns Streams. Run keeps them alive.
+func NewStreams(cfg StreamConfig) *Streams {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	setDefault(&cfg.Max, 20_000)
+	setDefault(&cfg.Heartbeat, 15*time.Second)
+	setDefault(&cfg.MaxAge, 15*time.Minute)
+	setDefault(&cfg.Write, 10*time.Second)
+	setDefault(&cfg.Linger, 4*time.Second)
+	setDefault(&cfg.SendBytes, 64<<10)
+	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, readers: make(chan struct{}, maxReaders)}
+	s.ctx, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
 
 const (
-	heartbeatEvery = 15 * time.Second
-	writeDeadline  = 10 * time.Second
+	maxReaders   = 32
+	refreshEvery = time.Second // a hint can be lost with the process that owed it
+	maxRefresh   = 100         // groups that look again each time
+	burst        = 1000        // streams whose coming is worth a collection
 )
 
-// Stream is a server-sent event stream (WHATWG HTML §9.2). Each write has its
-// own deadline: a reader that stalls is cut and resumes where it was.
-type Stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+// Counts returns how many streams there are, and how many were cut because
+// their reader was too slow.
+func (s *Streams) Counts() (open int, cut int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.members), s.cut.Load()
 }
 
-// NewStream begins a stream, with headers that keep proxies from buffering.
-func NewStream(w http.ResponseWriter) (*Stream, error) {
-	s := &Stream{w: w, rc: http.NewResponseController(w)}
-	// The server's deadline for reading a request would end the stream.
-	if err := s.rc.SetReadDeadline(time.Time{}); err != nil {
-		return nil, err
+// Run keeps streams alive until ctx ends. Then it says bye to each and closes
+// it, spread over a moment so that clients do not all come back at once.
+func (s *Streams) Run(ctx context.Context) error {
+	ticker := time.NewTicker(refreshEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		select {
+		case now := <-ticker.C:
+			s.tick(now)
+		case <-ctx.Done():
+		}
 	}
+	s.stop()
+	return nil
+}
+
+// tick ends streams that are old, keeps others alive, and looks for changes
+// whose hint was lost: at a bounded number of groups, picked by chance.
+func (s *Streams) tick(now time.Time) {
+	var old, quiet []*member
+	s.mu.Lock()
+	for m := range s.members {
+		switch {
+		case now.After(m.expires):
+			old = append(old, m)
+		case now.After(m.beat):
+			m.beat = now.Add(around(s.Heartbeat))
+			quiet = append(quiet, m)
+		}
+	}
+	look := make([]*group, 0, min(len(s.groups), maxRefresh))
+	for _, g := range s.groups {
+		if look = append(look, g); len(look) == maxRefresh {
+			break
+		}
+	}
+	for _, g := range look {
+		g.poke() // under the lock: its members cannot all leave meanwhile
+	}
+	burstOver := s.opened >= burst && s.opened-s.before < burst/20
+	if burstOver {
+		s.opened = 0
+	}
+	s.before = s.opened
+	s.mu.Unlock()
+	if burstOver {
+		// Many requests have left behind several times what their streams need.
+		s.running.Go(debug.FreeOSMemory)
+	}
+	for _, m := range old {
+		m.finish(nil)
+	}
+	for _, m := range quiet {
+		m.heartbeat()
+	}
+}
+
+// around returns d ± 20 %.
+func around(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5+1) }
+
+func (s *Streams) stop() {
+	s.mu.Lock()
+	s.stopping = true
+	members := make([]*member, 0, len(s.members))
+	for m := range s.members {
+		members = append(members, m)
+	}
+	s.mu.Unlock()
+	// Few clients need no time to come back.
+	spread := min(s.Linger, time.Duration(len(members))*4*time.Millisecond)
+	for _, m := range members {
+		time.AfterFunc(rand.N(spread+1), func() { m.finish(m.encode("", "bye", map[string]any{"reason": "The server stops: come back."})) })
+	}
+	late := time.AfterFunc(spread+s.Linger/4, func() {
+		for _, m := range members {
+			m.close()
+		}
+		s.end()
+	})
+	s.running.Wait()
+	late.Stop()
+	s.end()
+}
+
+// follow is a request to follow something.
+type follow struct {
+	key   string // streams of the same key have a group in common
+	topic string
+	tail  tail // of the group, if there is none yet
+	begin func(ctx context.Context, m *member) error
+	at    place
+	encoding
+}
+
+// serve answers with a stream. When it returns, the stream may go on: it is
+// the server's connection no more.
+func (s *Streams) serve(w http.ResponseWriter, r *http.Request, f follow) {
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", f.contentType)
 	h.Set("Cache-Control", "no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	m, err := s.enter(f)
+	if err != nil {
+		h.Del("X-Accel-Buffering")
+		WriteProblem(w, r, err)
+		return
+	}
+	rc := http.NewResponseController(w)
+	conn, _, err := rc.Hijack()
+	if err == nil {
+		m.takeConn(conn, w.Header())
+		return
+	}
+	// HTTP/2 and recorders: the handler stays.
 	w.WriteHeader(http.StatusOK)
-	return s, s.write(fmt.Sprintf("retry: %d\n\n", 2000+rand.IntN(3000)))
+	m.takeWriter(w, rc, s.Write)
+	stop := context.AfterFunc(r.Context(), m.close)
+	defer stop()
+	m.run()
+	<-m.done
 }
 
-// Send writes one event. Only a durable event has an id: a client resumes
-// after the last one that it saw.
-func (s *Stream) Send(id, event string, data any) error {
+// enter counts a stream in, or returns CodeUnavailable.
+func (s *Streams) enter(f follow) (*member, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || len(s.members) >= s.Max {
+		return nil, &previewd.Error{
+			Code: previewd.CodeUnavailable, Message: "There are as many streams as this server takes; try again.",
+			RetryAfter: time.Second + rand.N(4*time.Second),
+		}
+	}
+	g := s.groups[f.key]
+	if g == nil {
+		g = &group{streams: s, key: f.key, tail: f.tail}
+		s.groups[f.key] = g
+		g.unwatch = s.Hints.Watch(f.topic, g.poke)
+	}
+	g.refs++
+	now := time.Now()
+	m := &member{
+		streams: s, group: g, begin: f.begin, at: f.at, encoding: f.encoding,
+		busy: true, beat: now.Add(around(s.Heartbeat)), expires: now.Add(around(s.MaxAge)),
+	}
+	s.members[m] = struct{}{}
+	s.opened++
+	s.running.Add(1)
+	return m, nil
+}
+
+// leave counts a stream out.
+func (s *Streams) leave(m *member) {
+	defer s.running.Done()
+	m.group.remove(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.members, m)
+	if m.group.refs--; m.group.refs > 0 {
+		return
+	}
+	m.group.unwatch()
+	if s.groups[m.group.key] == m.group {
+		delete(s.groups, m.group.key)
+	}
+}
+
+// forget lets the next client of a group that has ended begin another.
+func (s *Streams) forget(g *group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.groups[g.key] == g {
+		delete(s.groups, g.key)
+	}
+}
+
+// read calls fn when few others read.
+func (s *Streams) read(fn func(ctx context.Context) error) error {
+	select {
+	case s.readers <- struct{}{}:
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+	defer func() { <-s.readers }()
+	return fn(s.ctx)
+}
+
+// encoding is how frames are written.
+type encoding struct {
+	contentType string
+	pulse       string // a sign of life, which clients ignore
+	encode      func(id, kind string, data any) []byte
+}
+
+// sse writes server-sent events (WHATWG HTML §9.2). Only what is durable has an
+// id: a client resumes after the last one that it saw.
+var sse = encoding{"text/event-stream", ": hb\n\n", func(id, kind string, data any) []byte {
 	text, err := json.Marshal(data)
 	if err != nil {
-		return err
+		panic(err) // our own types: they always can
 	}
 	if id != "" {
 		id = "id: " + id + "\n"
 	}
-	return s.write(fmt.Sprintf("%sevent: %s\ndata: %s\n\n", id, event, text))
-}
+	return fmt.Appendf(nil, "%sevent: %s\ndata: %s\n\n", id, kind, text)
+}}
 
-// Heartbeat writes a comment, which clients ignore and proxies count as life.
-func (s *Stream) Heartbeat() error { return s.write(": hb\n\n") }
-
-func (s *Stream) write(text string) error {
-	if err := s.rc.SetWriteDeadline(time.Now().Add(writeDeadline)); err != nil {
-		return err
+// ndjson writes a JSON object a line. An event says its own type and cursor.
+var ndjson = encoding{"application/x-ndjson", "\n", func(_, kind string, data any) []byte {
+	if control, ok := data.(map[string]any); ok {
+		control["type"] = kind
 	}
-	if _, err := s.w.Write([]byte(text)); err != nil {
-		return err
+	text, err := json.Marshal(data)
+	if err != nil {
+		panic(err)
 	}
-	return s.rc.Flush()
-}
-
-// Follow calls step at once, after each hint and at least each second, until
-// it is done, and keeps the stream alive in between.
-func (s *Stream) Follow(ctx context.Context, hints <-chan struct{}, step func() (done bool, err error)) error {
-	heartbeat := time.NewTicker(heartbeatEvery)
-	defer heartbeat.Stop()
-	poll := time.NewTicker(time.Second) // a hint can be lost with the process that owed it
-	defer poll.Stop()
-	for {
-		if done, err := step(); done || err != nil {
-			return err
-		}
-		select {
-		case <-hints:
-		case <-poll.C:
-		case <-heartbeat.C:
-			if err := s.Heartbeat(); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
+	return append(text, '\n')
+}}

@@ -19,6 +19,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
 	"github.com/previewd/previewd/internal/event"
+	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/preview"
 )
 
@@ -51,6 +52,12 @@ func (s *source) ReadLog(context.Context, string, int64, int) (*previewd.LogChun
 	return &previewd.LogChunk{}, nil
 }
 
+func (s *source) ListEvents(context.Context, previewd.EventFilter) (*previewd.EventPage, error) {
+	return &previewd.EventPage{}, nil
+}
+
+func (s *source) FindFeed(context.Context) (previewd.Cursor, error) { return previewd.Cursor{}, nil }
+
 type fixture struct {
 	t *testing.T
 	*source
@@ -65,9 +72,10 @@ func setup(t *testing.T) *fixture {
 	artifacts, err := artifact.NewFolder(dir)
 	require.NoError(t, err)
 	s := &source{project: previewd.NewID(), site: previewd.Site{BuildID: previewd.NewID()}}
+	streams := httpx.NewStreams(httpx.StreamConfig{Source: s, Hints: new(event.Hub)})
 	return &fixture{
 		t: t, source: s, dir: dir, artifacts: artifacts,
-		server: preview.New(preview.Config{Source: s, Hints: new(event.Hub), Artifacts: artifacts, Domain: "preview.test"}),
+		server: preview.New(preview.Config{Source: s, Streams: streams, Artifacts: artifacts, Domain: "preview.test"}),
 	}
 }
 
@@ -266,7 +274,7 @@ func TestStreamsTheStatus(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.build = previewd.Build{ID: f.site.BuildID, ProjectID: f.project, Status: previewd.BuildFailed}
-	f.events = []previewd.Event{{Seq: 1, Type: previewd.EventBuildQueued}, {Seq: 2, Type: previewd.EventBuildFailed}}
+	f.events = []previewd.Event{{ID: "1-1", Seq: 1, Type: previewd.EventBuildQueued}, {ID: "1-2", Seq: 2, Type: previewd.EventBuildFailed}}
 	server := httptest.NewServer(f.server)
 	defer server.Close()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/_previewd/events", nil)
@@ -276,7 +284,7 @@ func TestStreamsTheStatus(t *testing.T) {
 	require.NoError(t, err)
 	defer r.Body.Close()
 	text := body(t, r)
-	require.Contains(t, text, "id: 1\nevent: build.queued\n")
+	require.Contains(t, text, "id: 1-1\nevent: build.queued\n")
 	require.Regexp(t, `event: end\ndata: \{"status":"failed"\}\n\n$`, text)
 	require.NotContains(t, text, "id: \n", "control frames carry no id")
 }

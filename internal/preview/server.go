@@ -17,7 +17,7 @@ import (
 
 // Source is what serving asks of the worker.
 type Source interface {
-	httpx.BuildSource
+	FindBuild(ctx context.Context, id string, wait time.Duration) (*previewd.Build, error)
 	// FindSite returns what a project's host shows or, with a build id, that
 	// build's. It returns CodeNotFound when there is no such project or build.
 	FindSite(ctx context.Context, projectID, buildID string) (*previewd.Site, error)
@@ -26,7 +26,7 @@ type Source interface {
 // Config is everything a Server needs. A zero field takes the default its comment names.
 type Config struct {
 	Source     Source
-	Hints      httpx.Hints
+	Streams    *httpx.Streams
 	Artifacts  artifact.Store
 	Domain     string        // hosts are <projectId>.<Domain> and <buildId>.b.<Domain>; no port
 	CacheBytes int64         // of files in memory; default 64 MiB

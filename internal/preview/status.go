@@ -83,18 +83,15 @@ func servePage(w http.ResponseWriter, r *http.Request, status int, view statusVi
 	}
 }
 
-// streamStatus streams the build's events to the page.
+// streamStatus streams the build's events to the page, from the first: the build
+// as a whole is not for everybody who sees the site.
 func (s *Server) streamStatus(w http.ResponseWriter, r *http.Request, site *site) {
-	build, err := s.Source.FindBuild(r.Context(), site.BuildID, 0)
+	serve, err := s.Streams.FollowBuild(r.Context(), httpx.BuildStream{
+		BuildID: site.BuildID, Cursor: r.Header.Get("Last-Event-ID"), Whole: true,
+	})
 	if err != nil {
 		s.serveError(w, r, err)
 		return
 	}
-	stream, err := httpx.NewStream(w)
-	if err != nil {
-		s.serveError(w, r, err)
-		return
-	}
-	follower := httpx.BuildFollower{Source: s.Source, Hints: s.Hints, Build: build}
-	_ = follower.Run(r.Context(), stream)
+	serve(w, r)
 }

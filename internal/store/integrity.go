@@ -16,7 +16,7 @@ const integrityLimit = 15 * time.Minute
 // Ages from which on something counts as forgotten.
 const (
 	DeadLease     = 5 * time.Minute    // a lease that nobody has renewed
-	unfedAge      = time.Minute        // an event without a feed position
+	UnfedAge      = time.Minute        // an event without a feed position
 	keyMustRemain = 7 * 24 * time.Hour // the key of a project
 )
 

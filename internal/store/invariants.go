@@ -77,10 +77,12 @@ var eventInvariants = []invariant{
 		LEFT JOIN worker_events e ON e.project_id = last.project_id AND e.seq = last.seq
 		WHERE e.type IS NULL
 		   OR e.type <> CASE WHEN b.state = 'queued' AND b.epoch > 0 THEN 'build.retrying' ELSE 'build.' || b.state END`},
-	{name: "event_without_feed_position", promise: "Every event gets its place in the feed within a minute.", age: unfedAge, query: `
-		SELECT project_id || '/' || CAST(seq AS TEXT) AS id FROM worker_events
-		WHERE feed_pos IS NULL AND at < $1
-		  AND EXISTS (SELECT 1 FROM worker_feed WHERE name = 'worker' AND (position > 0 OR holder <> ''))`},
+	{name: "event_without_feed_position", promise: "Every event gets its place in the feed within a minute.", fixable: true, age: UnfedAge, query: `
+		SELECT project_id || '/' || CAST(seq AS TEXT) AS id FROM worker_events WHERE feed_pos IS NULL AND at < $1`},
+	{name: "feed_order_not_as_events", promise: "The feed has the events of a project in their order.", query: `
+		SELECT e.project_id || '/' || CAST(e.seq AS TEXT) AS id
+		FROM worker_events e JOIN worker_events b ON b.project_id = e.project_id AND b.seq = e.seq - 1
+		WHERE e.feed_pos IS NOT NULL AND (b.feed_pos IS NULL OR b.feed_pos > e.feed_pos)`},
 	{name: "feed_positions_with_gap", promise: "Feed positions count 1, 2, 3… up to the feed's own.", query: `
 		SELECT 'count ' || CAST(e.n AS TEXT) || ', highest ' || CAST(e.top AS TEXT) || ', feed ' || CAST(f.position AS TEXT) AS id
 		FROM worker_feed f CROSS JOIN (SELECT COUNT(feed_pos) AS n, COALESCE(MAX(feed_pos), 0) AS top FROM worker_events) e

@@ -163,6 +163,10 @@ func (p *postgresDB) send(calls []*createCall) error {
 	for _, call := range calls {
 		call.created = &Created{}
 		batch.Queue(callCreate, call.args...).QueryRow(call.created.scan)
+		if fault.Off(fault.FeedOrder) {
+			batch.Queue(`UPDATE worker_events SET feed_pos = $1::bigint + seq WHERE project_id = $2 AND feed_pos IS NULL`,
+				earlyPositions.Add(2)-2, call.creation.Project.ID)
+		}
 	}
 	batch.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != "COMMIT" {

@@ -98,6 +98,7 @@ func (s *Service) StartStep(ctx context.Context, lease previewd.Lease, step stri
 	})
 	if err == nil && projectID != "" {
 		s.Changes.Notify(projectID)
+		s.Changes.Notify(EventTopic)
 	}
 	return err
 }

@@ -101,14 +101,6 @@ func (s *Service) FindBuild(ctx context.Context, id string, wait time.Duration) 
 	return &b.Build, s.dressBuild(ctx, b)
 }
 
-// ListBuildEvents implements httpx.BuildSource.
-func (s *Service) ListBuildEvents(ctx context.Context, buildID string, after int64, limit int) ([]previewd.Event, error) {
-	if _, err := s.FindBuild(ctx, buildID, 0); err != nil {
-		return nil, err
-	}
-	return s.Store.ListBuildEvents(ctx, buildID, after, limit)
-}
-
 // maxLogChunk bounds the answer to one read of a log.
 const maxLogChunk = 256 << 10
 

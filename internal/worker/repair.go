@@ -36,7 +36,11 @@ func (s *Service) ListRepairs(ctx context.Context) ([]Repair, error) {
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, lost...)
+	unfed, err := s.listUnfed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list = append(append(list, lost...), unfed...)
 	outdated, err := s.Store.ListOutdated(ctx)
 	for _, o := range outdated {
 		list = append(list, s.advance(o))
@@ -95,6 +99,29 @@ func (s *Service) listLost(ctx context.Context) (list []Repair, err error) {
 	}
 	return list, err
 }
+
+// listUnfed gives forgotten events their places in the feed, unless somebody
+// leads the feed who will.
+func (s *Service) listUnfed(ctx context.Context) (list []Repair, err error) {
+	var n int
+	err = s.Store.Tx(ctx, "doctor.find", func(tx *store.DB) error {
+		n, err = tx.CountUnfed(ctx, tx.Now().Add(-store.UnfedAge))
+		return err
+	})
+	for ; n > 0; n -= feedBatch {
+		list = append(list, Repair{store.Repair{
+			Check: "event_without_feed_position", Subject: "feed/worker",
+			Text: fmt.Sprintf("feed: give %d forgotten events their places", min(n, feedBatch)),
+			Data: map[string]any{"events": min(n, feedBatch)},
+		}, func(ctx context.Context, tx *store.DB) (bool, error) {
+			given, _, err := tx.AssignFeedHere(ctx, "doctor", 0, feedBatch)
+			return given > 0, err
+		}})
+	}
+	return list, err
+}
+
+const feedBatch = 5000
 
 // advance shows a project's newest version.
 func (s *Service) advance(o store.Outdated) Repair {

@@ -34,14 +34,18 @@ type Config struct {
 }
 
 // Changes carries hints between those who write rows and those who wait for
-// them. Topics are project ids and QueueTopic.
+// them. Topics are project ids and those below.
 type Changes interface {
 	Notify(topic string)
 	Subscribe(topic string) (hints <-chan struct{}, cancel func())
 }
 
-// QueueTopic is notified when a build may have become claimable.
-const QueueTopic = "queue"
+// Topics beside project ids.
+const (
+	QueueTopic = "queue" // a build may have become claimable
+	EventTopic = "event" // events may wait for their places in the feed
+	FeedTopic  = "feed"  // events may have got them
+)
 
 // Timeouts bound how long a build may take.
 type Timeouts struct {
@@ -128,6 +132,7 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) changed(projectID string) {
 	s.Changes.Notify(projectID)
 	s.Changes.Notify(QueueTopic)
+	s.Changes.Notify(EventTopic)
 }
 
 // waitFor calls look until it says done, first at once and then after each

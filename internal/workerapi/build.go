@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
@@ -91,78 +90,6 @@ func parseWait(text string) (time.Duration, error) {
 		return 0, &previewd.Error{Code: previewd.CodeInvalid, Message: "wait must be a duration such as 30s.", Details: "query.wait"}
 	}
 	return min(wait, maxWait), nil
-}
-
-type buildEventsInput struct {
-	BuildID     string `path:"buildId"`
-	After       string `query:"after" doc:"Resume after this event's id."`
-	LastEventID string `header:"Last-Event-ID" doc:"As after; it goes before it."`
-	Log         bool   `query:"log" doc:"Stream the log too, as log frames."`
-}
-
-// eventStream describes a stream of events.
-func (s *Server) eventStream(path, id, summary string) huma.Operation {
-	o := op(http.MethodGet, path, id, summary)
-	o.Description = "Server-sent events. Each event's data is an Event and its id resumes after it; `log` frames carry the log, `reset` says that" +
-		" the cursor was not of this build and everything is sent again, " +
-		"`end` closes the stream of a build that is over. A client that has seen everything gets a 204."
-	event := huma.SchemaFromType(s.api.OpenAPI().Components.Schemas, eventType)
-	o.Responses = map[string]*huma.Response{
-		"200": {Description: "The stream.", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: event}}},
-		"204": {Description: "The build is over and the client has seen all of it."},
-	}
-	return o
-}
-
-func (s *Server) streamBuildEvents(ctx context.Context, in *buildEventsInput) (*huma.StreamResponse, error) {
-	cursor := in.LastEventID
-	if cursor == "" {
-		cursor = in.After
-	}
-	var after int64
-	if cursor != "" {
-		var err error
-		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil || after < 0 {
-			return nil, &previewd.Error{Code: previewd.CodeInvalid, Message: "The cursor is no event id.", Details: cursor}
-		}
-	}
-	build, err := s.Worker.FindBuild(ctx, in.BuildID, 0)
-	if err != nil {
-		return nil, err
-	}
-	known, rest, err := s.after(ctx, in.BuildID, after)
-	if err != nil {
-		return nil, err
-	}
-	if !known {
-		after = 0
-	}
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		r, w := humago.Unwrap(hc)
-		if known && !rest && build.Status.Terminal() {
-			w.WriteHeader(http.StatusNoContent) // tells EventSource not to come back
-			return
-		}
-		follower := httpx.BuildFollower{Source: s.Events, Hints: s.Hints, Build: build, After: after, Log: in.Log}
-		stream, err := httpx.NewStream(w)
-		if err == nil && !known {
-			err = stream.Send("", "reset", map[string]string{"reason": "The cursor is of no event of this build."})
-		}
-		if err == nil {
-			_ = follower.Run(r.Context(), stream) // a reader that has gone away resumes by its cursor
-		}
-	}}, nil
-}
-
-// after reports whether a cursor is an event of the build, or the beginning,
-// and whether there are events after it.
-func (s *Server) after(ctx context.Context, buildID string, cursor int64) (known, rest bool, err error) {
-	events, err := s.Events.ListBuildEvents(ctx, buildID, max(cursor-1, 0), 2)
-	if err != nil || cursor == 0 {
-		return true, true, err
-	}
-	known = len(events) > 0 && events[0].Seq == cursor
-	return known, len(events) > 1, nil
 }
 
 type readLogInput struct {

@@ -2,13 +2,10 @@ package workerapi
 
 import (
 	"context"
-	"reflect"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
 )
-
-var eventType = reflect.TypeFor[previewd.Event]()
 
 // PageInput is exported because huma reads only exported embedded fields.
 type PageInput struct {

@@ -14,8 +14,7 @@ import (
 // Config is everything a Server needs.
 type Config struct {
 	Worker  previewd.Worker
-	Events  httpx.BuildSource // of the builds that are followed
-	Hints   httpx.Hints
+	Streams *httpx.Streams
 	Tokens  []httpx.Token
 	Version string
 }
@@ -55,11 +54,12 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, svc, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
 	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}", "get-project", "Read a project"), s.getProject)
 	httpx.Route(api, svc, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
-	httpx.Route(api, svc, s.eventStream("/v1/builds/{buildId}/events", "stream-build-events", "Follow a build"), s.streamBuildEvents)
+	httpx.Route(api, svc, s.buildStream(), s.streamBuildEvents)
 	httpx.Route(api, svc, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
 	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
 	httpx.Route(api, svc, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
 	httpx.Route(api, svc, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
+	httpx.Route(api, svc, s.feed(), s.listEvents)
 	httpx.Route(api, any, op(get, "/v1/templates", "list-templates", "List the built-in templates"), s.listTemplates)
 }
 
