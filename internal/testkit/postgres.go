@@ -216,7 +216,7 @@ func (s *PostgresServer) Database(tb testing.TB) string {
 	}
 	databases.count++
 	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.count)
-	require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+databases.template+" STRATEGY file_copy"))
+	require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+databases.template))
 	tb.Cleanup(func() { require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")) })
 	return s.named(name)
 }

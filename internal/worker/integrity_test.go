@@ -110,7 +110,8 @@ var damages = map[string]string{
 	"log_length_wrong":                                           `UPDATE worker_builds SET log_bytes = 1000 WHERE id = $FAILED`,
 	"event_numbers_with_gap":                                     `UPDATE worker_projects SET last_event_seq = last_event_seq + 5 WHERE id = $QUEUED`,
 	"build_state_not_as_events":                                  `UPDATE worker_events SET type = 'build.step' WHERE project_id = $QUEUED AND type = 'build.queued'`,
-	"event_without_feed_position":                                "UPDATE worker_feed SET holder = 'h'\nUPDATE worker_events SET at = 1, feed_pos = NULL WHERE project_id = $QUEUED AND seq = 2",
+	"event_without_feed_position":                                `UPDATE worker_events SET at = 1 WHERE project_id = $QUEUED AND seq = 2`,
+	"feed_order_not_as_events":                                   "UPDATE worker_events SET feed_pos = 3 - seq WHERE project_id = $QUEUED\nUPDATE worker_feed SET position = 2",
 	"feed_positions_with_gap":                                    `UPDATE worker_feed SET position = position + 3`,
 	"creation_without_audit +audit_chain_broken":                 `UPDATE worker_audit SET subject = 'x' WHERE action = 'project.create' AND seq = 1`,
 	"transition_without_audit +audit_chain_broken":               `UPDATE worker_audit SET action = 'x' WHERE action = 'build.failed'`,
@@ -131,6 +132,7 @@ func TestEachBrokenPromiseIsReported(t *testing.T) {
 		tested[name] = true
 		slices.Sort(want)
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			testkit.EachConfig(t, func(t *testing.T, cfg store.Config) {
 				w := newWorld(t, cfg)
 				w.damage(script)
