@@ -289,7 +289,7 @@ func (f *fixture) readSome(p *previewd.Preview, after int64, bytes int) int64 {
 	defer conn.Close()
 	_, err = fmt.Fprintf(conn, "GET %s?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nLast-Event-ID: 1-%d\r\n\r\n", f.events(p), after)
 	require.NoError(f.t, err)
-	require.NoError(f.t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond))) // or no more comes
+	require.NoError(f.t, conn.SetReadDeadline(time.Now().Add(40*time.Millisecond))) // or no more comes
 	raw, _ := io.ReadAll(io.LimitReader(conn, int64(bytes)))
 	frames := strings.Split(string(raw), "\n\n")
 	for _, text := range frames[:len(frames)-1] { // the last is not whole
