@@ -123,6 +123,8 @@ func (c *torture) check() map[string]*row {
 			c.Errorf("told %s of %+v", told, *b)
 		}
 	}
+	require.Zero(c, c.count(`SELECT COUNT(*) FROM worker_events e JOIN worker_events f
+		ON f.project_id = e.project_id AND f.build_id = e.build_id AND f.seq > e.seq AND f.build_epoch < e.build_epoch`), "events of a lost epoch")
 	late, again := c.compare(rows, made)
 	c.checkActivated(rows)
 	db, err := store.Open(context.Background(), c.store)

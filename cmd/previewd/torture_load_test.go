@@ -110,10 +110,11 @@ func (c *torture) clients(addrs ...string) *clients {
 type load struct {
 	*torture
 	clients *clients
-	rate    int // creates a second
-	most    int // intents under way; more would only queue
-	builds  bool
-	name    string
+	rate    int            // creates a second
+	most    int            // intents under way; more would only queue
+	builds  bool           // and not creates alone
+	files   previewd.Files // of all projects; default several small ones
+	name    string         // begins the names of intents
 	stop    context.CancelFunc
 	pending sync.WaitGroup
 }
@@ -207,7 +208,10 @@ func (l *load) live(ctx context.Context, i int) {
 func (l *load) create(random *rand.Rand, i int) *previewd.Preview {
 	prompt := fmt.Sprintf("%s-%06d", l.name, i)
 	req := previewd.CreatePreviewRequest{UserID: fmt.Sprintf("user-%d", i%7), Prompt: prompt, Metadata: loadTrees[i%len(loadTrees)]}
-	if req.Metadata == nil {
+	switch {
+	case l.files != nil:
+		req.Metadata, req.TemplateFiles = nil, l.files
+	case req.Metadata == nil:
 		req.TemplateFiles = previewd.Files{"index.html": []byte("<h1>" + prompt + "</h1>")}
 	}
 	in := &intent{began: time.Now(), keyless: random.IntN(4) == 0}
