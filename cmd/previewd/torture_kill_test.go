@@ -22,7 +22,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 	onEachEngine(t, "kills", *kills, func(c *torture) {
 		n := c.addNode(nil, "failpoint")
 		plain := slices.Clone(n.flags)
-		clients := &load{torture: c, clients: c.clients(), rate: killWorkload, most: 100, builds: true, name: "point"}
+		clients := &load{torture: c, clients: c.clients(), rate: killWorkload, most: 250, builds: true, name: "point"}
 		n.start("")
 		clients.begin()
 		n.kill()
@@ -97,7 +97,7 @@ func TestKilledAtRandom(t *testing.T) {
 		if c.onPostgres() {
 			c.addNode(nil).start("")
 		}
-		clients := &load{torture: c, clients: c.clients(), rate: killWorkload, most: 100, builds: true, name: "random"}
+		clients := &load{torture: c, clients: c.clients(), rate: killWorkload, most: 250, builds: true, name: "random"}
 		clients.begin()
 		for range *crashes {
 			time.Sleep(50*time.Millisecond + time.Duration(c.random.Int64N(int64(1200*time.Millisecond))))

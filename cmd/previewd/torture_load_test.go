@@ -167,15 +167,19 @@ func (l *load) insist(random *rand.Rand, servers []*client.Client, call func(*cl
 			l.ledger.lie("a client has waited for %s: %v", patience, err)
 			return asked, err
 		}
-		time.Sleep(20*time.Millisecond + time.Duration(random.Int64N(int64(30*time.Millisecond))))
+		pause := min(20*time.Millisecond<<min(asked, 4), 200*time.Millisecond)
+		time.Sleep(pause/2 + time.Duration(random.Int64N(int64(pause))))
 	}
 }
 
 var loadTrees = []map[string]any{nil, nil, nil, {"template": "landing"}, nil, nil, nil, {"template": "app"}}
 
+// randomOf is what the ith client throws its dice with.
+func (l *load) randomOf(i int) *rand.Rand { return rand.New(rand.NewPCG(l.seed, uint64(i))) }
+
 // live is one client: it creates a project and does something with it.
 func (l *load) live(ctx context.Context, i int) {
-	random := rand.New(rand.NewPCG(l.seed, uint64(i)))
+	random := l.randomOf(i)
 	preview := l.create(random, i)
 	if preview == nil {
 		return

@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ func (l *load) createSome(first, n int) {
 	l.Helper()
 	var wg sync.WaitGroup
 	for i := first; i < first+n; i++ {
-		wg.Go(func() { l.create(rand.New(rand.NewPCG(l.seed, uint64(i))), i) })
+		wg.Go(func() { l.create(l.randomOf(i), i) })
 	}
 	wg.Wait()
 }

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"bytes"
+	"math"
 	"net"
 	"net/url"
 	"sync"
@@ -40,7 +41,7 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 	tb.Cleanup(func() {
 		listener.Close()
 		p.Resume()
-		p.Cut()
+		p.Cut(math.MaxInt)
 	})
 	return p
 }
@@ -62,6 +63,17 @@ func (p *Proxy) DatabaseURL(tb testing.TB, database string) string {
 // and whoever asked for it loses the connection instead of being told.
 func (p *Proxy) DropCommits(n int) { p.drop.Add(int64(n)) }
 
+// Armed reports whether a reply is still to be dropped.
+func (p *Proxy) Armed() bool { return p.drop.Load() > 0 }
+
+// Heal ends all faults.
+func (p *Proxy) Heal() {
+	p.drop.Store(0)
+	p.limit.Store(0)
+	p.delay.Store(0)
+	p.Resume()
+}
+
 // Delay makes each piece from the server take this long.
 func (p *Proxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
 
@@ -69,22 +81,15 @@ func (p *Proxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
 // now on, in the middle of whatever it is.
 func (p *Proxy) CutAfter(n int64) { p.limit.Store(n) }
 
-// Cut cuts all connections. New ones are accepted.
-func (p *Proxy) Cut() {
+// Cut cuts up to n connections. New ones are accepted.
+func (p *Proxy) Cut(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for conn := range p.open {
+		if n--; n < 0 {
+			return
+		}
 		reset(conn)
-	}
-}
-
-// CutOne cuts any one connection.
-func (p *Proxy) CutOne() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for conn := range p.open {
-		reset(conn)
-		return
 	}
 }
 
@@ -113,15 +118,6 @@ func (p *Proxy) Resume() {
 	if p.paused != nil {
 		close(p.paused)
 		p.paused = nil
-	}
-}
-
-func (p *Proxy) wait() {
-	p.mu.Lock()
-	paused := p.paused
-	p.mu.Unlock()
-	if paused != nil {
-		<-paused
 	}
 }
 
@@ -155,10 +151,14 @@ func (p *Proxy) accept() {
 // the connection breaks.
 func (p *Proxy) pump(to, from net.Conn, end func(), broken func([]byte) (keep int, cut bool)) {
 	defer end()
-	buffer := make([]byte, 32<<10)
-	for {
+	for buffer := make([]byte, 32<<10); ; {
 		n, err := from.Read(buffer)
-		p.wait()
+		p.mu.Lock()
+		paused := p.paused
+		p.mu.Unlock()
+		if paused != nil {
+			<-paused
+		}
 		keep, cut := broken(buffer[:n])
 		if cut {
 			n = keep
