@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd"
@@ -140,4 +141,26 @@ func (f *fixture) must(err error) {
 	if err != nil {
 		f.t.Error(err)
 	}
+}
+
+// A create whose equal is under way in another process is told so in time, and
+// not after as many waits as a broken connection would be given.
+func TestCreateWaitsOnceForItsEqual(t *testing.T) {
+	t.Parallel()
+	database := testkit.Postgres(t).Database(t)
+	f := setup(t, testkit.Open(t, store.Config{URL: database}))
+	req := request()
+	req.IdempotencyKey = "under-way-elsewhere"
+	other, err := pgx.Connect(t.Context(), database)
+	require.NoError(t, err)
+	defer other.Close(context.Background())
+	_, err = other.Exec(t.Context(), `SELECT pg_advisory_lock(hashtextextended($1, 0))`, "key svc "+req.IdempotencyKey)
+	require.NoError(t, err)
+	began := time.Now()
+	_, err = f.CreatePreview(t.Context(), req)
+	require.Equal(t, previewd.CodeKeyInFlight, previewd.ErrorCode(err))
+	require.Less(t, time.Since(began), 6*time.Second, "it waits two seconds, once")
+	require.NoError(t, other.Close(t.Context()))
+	_, err = f.CreatePreview(t.Context(), req)
+	require.NoError(t, err)
 }
