@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -117,7 +118,12 @@ type load struct {
 	name    string         // begins the names of intents
 	stop    context.CancelFunc
 	pending sync.WaitGroup
+	ahead   atomic.Int64 // builds that waited at the last create
 }
+
+// maxAhead is how many builds may wait before creates become rare: all of them
+// are waited for in the end.
+const maxAhead = 300
 
 // begin starts the load. Its clients stop when end is called.
 func (l *load) begin() {
@@ -129,7 +135,9 @@ func (l *load) begin() {
 		every := time.NewTicker(time.Second / time.Duration(l.rate))
 		defer every.Stop()
 		for i := 0; ctx.Err() == nil; i++ {
-			<-every.C
+			if <-every.C; l.ahead.Load() > maxAhead && i%20 > 0 {
+				continue
+			}
 			select {
 			case slots <- struct{}{}:
 			case <-ctx.Done():
@@ -203,7 +211,7 @@ func (l *load) live(ctx context.Context, i int) {
 			l.read(random, last)
 		}
 	}
-	for ctx.Err() == nil && !l.wait(random, last) {
+	for i%4 == 0 && ctx.Err() == nil && !l.wait(random, last) {
 		continue
 	}
 	l.activate(random, preview.ProjectID)
@@ -236,6 +244,7 @@ func (l *load) create(random *rand.Rand, i int) *previewd.Preview {
 		return nil
 	}
 	in.build, in.project = preview.BuildID, preview.ProjectID
+	l.ahead.Store(int64(preview.QueuePosition))
 	l.ledger.answer(prompt, in)
 	if !in.keyless && random.IntN(4) == 0 { // what was answered is answered so again
 		var again *previewd.Preview

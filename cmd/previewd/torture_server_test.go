@@ -31,6 +31,7 @@ var (
 	stopped   = flag.Int("stopped", 4, "how many builds TestStoppedRunnerWritesNothing takes from a stopped process, per engine")
 	midBuilds = flag.Int("mid-builds", 3, "how often TestKilledRunnerLeavesNothing kills a server in the middle of a build, per engine")
 	drops     = flag.Int("drops", 8, "how many replies to COMMIT TestDroppedCommitReply drops")
+	mutate    = flag.String("mutate", "", "a mechanism of internal/fault to switch off in the servers: the torture must notice")
 	storms    = flag.Int("storms", 2, "how many rounds of each storm TestStorm raises")
 )
 
@@ -83,6 +84,9 @@ type node struct {
 // program is built with.
 func (c *torture) addNode(flags []string, tags ...string) *node {
 	c.Helper()
+	if *mutate != "" {
+		tags = append(tags, "mutate")
+	}
 	n := &node{
 		torture: c, program: testkit.Program(c, tags...), addr: freeAddr(c), data: filepath.Join(c.TempDir(), "data"), flags: flags,
 		died: make(chan struct{}),
@@ -108,7 +112,7 @@ func (n *node) run(failpoints string) {
 		args = append(args, "--database-url", n.store.URL)
 	}
 	server := exec.Command(n.program, append(args, n.flags...)...)
-	server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken, "PREVIEWD_FAILPOINTS=" + failpoints}
+	server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken, "PREVIEWD_FAILPOINTS=" + failpoints, "PREVIEWD_MUTATE=" + *mutate}
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, err := os.OpenFile(n.data+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(n, err)
