@@ -56,9 +56,17 @@ verify: ## Fail when generated files or go.mod are not up to date
 	$(GO) mod verify
 	$(GO) test ./internal/workerapi -run TestOpenAPIIsGolden
 
+# Each line is a scenario in full; go test's default counts are a few of each.
+TORTURE := $(GO) test -count 1 -timeout 60m -v
 .PHONY: torture
-torture: ## Kill a real server 50 times while clients create projects
-	$(GO) test ./cmd/previewd -run TestKilledServerLosesNothing -kills 50 -v -count 1
+torture: ## Kill, stop, cut off and storm real servers on both engines, in full (about 20 minutes)
+	$(TORTURE) ./cmd/previewd -run '^TestKilledAtEachPoint$$' -kills 500
+	$(TORTURE) ./cmd/previewd -run '^TestKilledAtRandom$$' -crashes 100
+	$(TORTURE) ./cmd/previewd -run '^TestKilledRunnerLeavesNothing$$' -mid-builds 200
+	$(TORTURE) ./cmd/previewd -run '^TestStoppedRunnerWritesNothing$$' -stopped 50
+	$(TORTURE) ./cmd/previewd -run '^TestDroppedCommitReply$$' -drops 200
+	$(TORTURE) ./cmd/previewd -run '^TestStorm$$' -storms 50
+	$(TORTURE) ./internal/worker -run '^(TestCancelRacesFinish|TestReverseOrderNeverRegresses)$$' -races 10000 -reversals 500
 
 .PHONY: bench
 bench: ## Measure creating, bundling and serving; the last beside nginx if it and wrk are there

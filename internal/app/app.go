@@ -122,14 +122,21 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	return a, err
 }
 
+// lockPatience is how long a start waits for a data folder that is in use.
+const lockPatience = time.Second
+
 // open takes the data folder for this process, listens and opens the database.
 func (a *App) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(a.Config.Data, 0o700); err != nil {
 		return fmt.Errorf("cannot create the data folder: %w", err)
 	}
 	a.lock = flock.New(a.Config.LockPath(), flock.SetFlag(os.O_CREATE|os.O_RDWR))
-	locked, err := a.lock.TryLock()
-	if err != nil {
+	// A child that a killed server was starting keeps the lock for the moment until
+	// it notices.
+	patience, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	locked, err := a.lock.TryLockContext(patience, lockPatience/20)
+	if err != nil && patience.Err() == nil {
 		return fmt.Errorf("cannot lock the data folder: %w", err)
 	}
 	if !locked {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd"
@@ -427,4 +428,18 @@ func TestConfigurationErrorsSayWhatToDo(t *testing.T) {
 	require.NoError(t, ok.Validate())
 	ok.PreviewDomain, ok.AllowSharedDomain = "previews.example.com", true
 	require.NoError(t, ok.Validate())
+}
+
+// A server that was killed while it started a child is survived by the child's
+// first moment, which has its lock.
+func TestStartOutwaitsADyingServer(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	cfg := config.Config{Addr: "127.0.0.1:0", Data: data}
+	held := flock.New(cfg.LockPath())
+	require.NoError(t, held.Lock())
+	time.AfterFunc(200*time.Millisecond, func() { _ = held.Unlock() })
+	a, err := app.New(t.Context(), app.Options{Config: cfg, Version: "test"})
+	require.NoError(t, err)
+	require.NoError(t, a.Close())
 }

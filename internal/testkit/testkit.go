@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -108,25 +109,30 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Program builds the real program, once per test binary, and returns its path.
-func Program(tb testing.TB) string {
+// Program builds the real program with the build tags given, each variant once
+// per test binary, and returns its path.
+func Program(tb testing.TB, tags ...string) string {
 	tb.Helper()
-	program, err := buildProgram()
+	variant := strings.Join(tags, ",")
+	build, _ := programs.LoadOrStore(variant, sync.OnceValues(func() (string, error) { return buildProgram(variant) }))
+	program, err := build.(func() (string, error))()
 	require.NoError(tb, err)
 	return program
 }
 
-var buildProgram = sync.OnceValues(func() (string, error) {
+var programs sync.Map // from build tags to who builds
+
+func buildProgram(tags string) (string, error) {
 	dir, err := os.MkdirTemp("", "previewd-test-program-")
 	if err != nil {
 		return "", err
 	}
 	atExit(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "previewd")
-	cmd := exec.Command("go", "build", "-o", program, "github.com/previewd/previewd/cmd/previewd")
+	cmd := exec.Command("go", "build", "-tags", tags, "-o", program, "github.com/previewd/previewd/cmd/previewd")
 	cmd.Stderr = os.Stderr
 	return program, cmd.Run()
-})
+}
 
 // App is a server that runs for one test.
 type App struct {

@@ -252,42 +252,6 @@ func TestReaperEndsACancelThatNobodyAcknowledges(t *testing.T) {
 	})
 }
 
-// A cancel and a success race: one of them wins, and a version is there if and
-// only if the success did.
-func TestCancelRacesFinish(t *testing.T) {
-	each(t, func(t *testing.T, f *fixture) {
-		outcomes := map[previewd.BuildStatus]int{}
-		for range 200 {
-			p := f.create()
-			c := f.claim()
-			digest := f.manifest()
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				_, _ = f.FinishBuild(context.Background(), c.Lease, previewd.Outcome{Kind: previewd.OutcomeCompleted, Manifest: digest})
-			})
-			wg.Go(func() {
-				_, err := f.CreateBuild(context.Background(), previewd.CreateBuildRequest{
-					ProjectID: p.ProjectID, TemplateFiles: previewd.Files{"index.html": []byte("x")}, Caller: caller,
-				})
-				if err != nil {
-					t.Error(err)
-				}
-			})
-			wg.Wait()
-			status := f.status(p.BuildID)
-			outcomes[status]++
-			require.Equal(t, status == previewd.BuildCompleted, len(f.versions(p.ProjectID)) == 1)
-			if status == previewd.BuildCanceling {
-				_, err := f.FinishBuild(t.Context(), c.Lease, previewd.Outcome{Kind: previewd.OutcomeCanceled})
-				require.NoError(t, err)
-			}
-			_, err := f.finish(f.claim())
-			require.NoError(t, err)
-		}
-		t.Logf("outcomes: %v", outcomes)
-	})
-}
-
 // Whatever happens to a project at once, each change is made on what the one
 // before has left: nobody finds the row changed under its hands.
 func TestNobodyWritesOverAnother(t *testing.T) {

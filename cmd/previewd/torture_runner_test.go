@@ -1,0 +1,173 @@
+package main_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd"
+)
+
+// createSome creates projects at once and returns when all are answered.
+func (l *load) createSome(first, n int) {
+	l.Helper()
+	var wg sync.WaitGroup
+	for i := first; i < first+n; i++ {
+		wg.Go(func() { l.create(l.randomOf(i), i) })
+	}
+	wg.Wait()
+}
+
+// manyModules is a tree that takes the bundler a while.
+func manyModules() previewd.Files {
+	files := previewd.Files{"index.html": []byte(`<div id="root"></div><script type="module" src="/src/main.ts"></script>`)}
+	var main strings.Builder
+	for i := range 40 {
+		var module strings.Builder
+		for j := range 300 {
+			fmt.Fprintf(&module, "export function f%d_%d(n: number): string { return n > %d ? `${n}` : String(n * %d); }\n", i, j, j, i)
+		}
+		files[fmt.Sprintf("src/m%d.ts", i)] = []byte(module.String())
+		fmt.Fprintf(&main, "import * as m%d from './m%d';\nconsole.log(m%d);\n", i, i, i)
+	}
+	files["src/main.ts"] = []byte(main.String())
+	return files
+}
+
+// A server that is killed in the middle of a build leaves no process and no
+// file of it, and the build is built all the same. So is one whose child alone
+// is killed.
+func TestKilledRunnerLeavesNothing(t *testing.T) {
+	onEachEngine(t, "mid-builds", *midBuilds, func(c *torture) {
+		n := c.addNode([]string{"--builds", "2"})
+		n.start("")
+		clients := &load{torture: c, clients: c.clients(), name: "mid", files: manyModules()}
+		servers, children := 0, 0
+		for i := 0; servers+children < *midBuilds; i++ {
+			clients.createSome(2*i, 2)
+			var pids []int
+			c.waitUntil("a build has a child", 60*time.Second, func() bool {
+				pids = n.children()
+				return len(pids) > 0 || c.count(waiting) == 0
+			})
+			time.Sleep(time.Duration(c.random.Int64N(int64(40 * time.Millisecond))))
+			if pids = slices.DeleteFunc(pids, func(pid int) bool { return !isAlive(pid) }); len(pids) == 0 {
+				c.quiet() // they were too quick
+				continue
+			}
+			if i%4 == 3 {
+				children++
+				_ = syscall.Kill(pids[0], syscall.SIGKILL)
+			} else {
+				servers++
+				n.kill()
+				c.waitUntil("the children are gone", 5*time.Second, func() bool { return !slices.ContainsFunc(pids, isAlive) })
+				n.start("")
+			}
+			c.quiet()
+		}
+		left, err := filepath.Glob(filepath.Join(n.data, "work", "*"))
+		require.NoError(c, err)
+		require.Empty(c, left, "files of builds")
+		rows := c.check()
+		c.mayFail(rows)
+		for _, b := range rows {
+			if b.status != previewd.BuildCompleted || b.attempt > 3 || b.epoch > 3 {
+				c.Errorf("not built all the same: %+v", *b)
+			}
+		}
+		c.Logf("killed %d servers and %d children in the middle of builds", servers, children)
+	})
+}
+
+// A process that has slept through its lease finds its builds taken, and what it
+// goes on to say of them changes nothing.
+func TestStoppedRunnerWritesNothing(t *testing.T) {
+	onEachEngine(t, "stopped", *stopped, func(c *torture) {
+		const slow = "runner.built=delay:400ms" // so that it is stopped in the middle
+		for range map[bool]int{false: 1, true: 2}[c.onPostgres()] {
+			c.addNode([]string{"--lease", "1s", "--builds", "4"}, "failpoint").start(slow)
+		}
+		clients := &load{torture: c, clients: c.clients(), name: "stop"}
+		taken, renewed := map[string]int64{}, 0
+		var recovered []time.Duration
+		for i := 0; len(taken)+renewed < *stopped; i++ {
+			clients.createSome(12*i, 12)
+			n := c.nodes[c.random.IntN(len(c.nodes))]
+			id := n.runnerID()
+			c.waitUntil("it has builds", 60*time.Second, func() bool {
+				return c.count(`SELECT COUNT(*) FROM worker_builds WHERE state = 'building' AND runner_id = '`+id+`'`) > 0 ||
+					c.count(waiting) == 0
+			})
+			time.Sleep(time.Duration(c.random.Int64N(int64(300 * time.Millisecond))))
+			n.signal(syscall.SIGSTOP)
+			slept := time.Now()
+			time.Sleep(20 * time.Millisecond) // what it has sent arrives
+			held := map[string]int64{}
+			for _, b := range c.rows() {
+				if b.status == previewd.BuildBuilding && b.runner == id {
+					held[b.id] = b.epoch
+				}
+			}
+			if c.onPostgres() {
+				recovered = append(recovered, c.awaitTaken(held, slept)...)
+				for id, epoch := range held {
+					taken[id] = epoch
+				}
+			} else {
+				time.Sleep(1500*time.Millisecond + time.Duration(c.random.Int64N(int64(time.Second))))
+				renewed += len(held)
+			}
+			n.signal(syscall.SIGCONT)
+			c.quiet()
+		}
+		rows := c.check()
+		c.mayFail(rows)
+		for id, epoch := range taken {
+			if b := rows[id]; b.status != previewd.BuildCompleted || b.versionOf <= epoch {
+				c.Errorf("a process that had lost epoch %d has written: %+v", epoch, *b)
+			}
+		}
+		if slices.Sort(recovered); len(recovered) > 0 {
+			c.Logf("%d builds taken from stopped processes, 0 of their writes; taken up again after %s (median), %s (longest)",
+				len(taken), recovered[len(recovered)/2].Round(time.Millisecond), recovered[len(recovered)-1].Round(time.Millisecond))
+		}
+	})
+}
+
+// awaitTaken waits until other servers have claimed the builds, and returns
+// after how long each.
+func (c *torture) awaitTaken(held map[string]int64, since time.Time) (after []time.Duration) {
+	c.Helper()
+	open := map[string]int64{}
+	for id, epoch := range held {
+		open[id] = epoch
+	}
+	// A lease, a round of the reaper, the pause before another attempt, and the
+	// time that PostgreSQL gives a transaction whose client has stopped; the rest
+	// is for a machine with other things to do.
+	c.waitUntil("others take the builds", 60*time.Second, func() bool {
+		rows := c.rows()
+		for id, epoch := range open {
+			if b := rows[id]; b.epoch > epoch {
+				after = append(after, time.Since(since))
+				delete(open, id)
+			} else if b.status.Terminal() {
+				delete(open, id) // it had asked for that before it was stopped
+				delete(held, id)
+			}
+		}
+		return len(open) == 0
+	})
+	if len(after) > 0 && slices.Max(after) > 30*time.Second {
+		c.Errorf("taken up again only after %s", slices.Max(after))
+	}
+	return after
+}
