@@ -38,7 +38,7 @@ func (s *Server) streamed(path, id, summary, text string, forms map[string]refle
 	o.Description = text
 	content := map[string]*huma.MediaType{}
 	for media, form := range forms {
-		content[media] = &huma.MediaType{Schema: huma.SchemaFromType(s.api.OpenAPI().Components.Schemas, form)}
+		content[media] = &huma.MediaType{Schema: s.api.OpenAPI().Components.Schemas.Schema(form, true, "")}
 	}
 	o.Responses = map[string]*huma.Response{"200": {Description: "The events.", Content: content}}
 	return o
@@ -88,7 +88,7 @@ type feedInput struct {
 	LastEventID string `header:"Last-Event-ID" doc:"As after; it goes before it."`
 	Limit       int    `query:"limit" minimum:"0" maximum:"500" doc:"Most events of a page; default 100."`
 	Wait        string `query:"wait" doc:"Wait up to this long, such as 30s, while there is nothing; at most 60s." example:"30s"`
-	Accept      string `header:"Accept"`
+	Accept      string `header:"Accept" hidden:"true"` // describes itself by the answer's forms
 }
 
 func (s *Server) listEvents(ctx context.Context, in *feedInput) (*huma.StreamResponse, error) {
