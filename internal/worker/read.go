@@ -29,6 +29,9 @@ func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilte
 	if err != nil {
 		return nil, err
 	}
+	if err := checkText("userId", filter.UserID, maxUserID); err != nil {
+		return nil, err
+	}
 	below := filter.Cursor
 	if below == "" {
 		below = "g" // after every id: they are hexadecimal
