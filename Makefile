@@ -60,6 +60,13 @@ verify: ## Fail when generated files or go.mod are not up to date
 torture: ## Kill a real server 50 times while clients create projects
 	$(GO) test ./cmd/previewd -run TestKilledServerLosesNothing -kills 50 -v -count 1
 
+# How long each fuzz target runs; nightly 10m.
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME, 30s by default
+	scripts/fuzz $(FUZZTIME)
+
 .PHONY: bench
 bench: ## Measure creating, bundling and serving; the last beside nginx if it and wrk are there
 	$(GO) test ./internal/app ./internal/runner -run '^$$' -bench . -benchtime 3s

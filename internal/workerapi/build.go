@@ -119,12 +119,9 @@ func (s *Server) streamBuildEvents(ctx context.Context, in *buildEventsInput) (*
 	if cursor == "" {
 		cursor = in.After
 	}
-	var after int64
-	if cursor != "" {
-		var err error
-		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil || after < 0 {
-			return nil, &previewd.Error{Code: previewd.CodeInvalid, Message: "The cursor is no event id.", Details: cursor}
-		}
+	after, err := parseEventCursor(cursor)
+	if err != nil {
+		return nil, err
 	}
 	build, err := s.Worker.FindBuild(ctx, in.BuildID, 0)
 	if err != nil {
@@ -152,6 +149,18 @@ func (s *Server) streamBuildEvents(ctx context.Context, in *buildEventsInput) (*
 			_ = follower.Run(r.Context(), stream) // a reader that has gone away resumes by its cursor
 		}
 	}}, nil
+}
+
+// parseEventCursor reads the id of an event; "" is before the first.
+func parseEventCursor(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	after, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || after < 0 {
+		return 0, &previewd.Error{Code: previewd.CodeInvalid, Message: "The cursor is no event id.", Details: text}
+	}
+	return after, nil
 }
 
 // after reports whether a cursor is an event of the build, or the beginning,
