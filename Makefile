@@ -68,6 +68,13 @@ torture: ## Kill, stop, cut off and storm real servers on both engines, in full 
 	$(TORTURE) ./cmd/previewd -run '^TestStorm$$' -storms 50
 	$(TORTURE) ./internal/worker -run '^(TestCancelRacesFinish|TestReverseOrderNeverRegresses)$$' -races 10000 -reversals 500
 
+# How long each fuzz target runs; nightly 10m.
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME, 30s by default
+	scripts/fuzz $(FUZZTIME)
+
 .PHONY: bench
 bench: ## Measure creating, bundling and serving; the last beside nginx if it and wrk are there
 	$(GO) test ./internal/app ./internal/runner -run '^$$' -bench . -benchtime 3s

@@ -114,7 +114,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), a.tokens(token)))
 	a.health(mux)
 	mux.Handle("/", httpx.Fallback(mux))
-	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(mux)))
+	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(mux))))
 	a.runner, err = runner.New(runner.Config{
 		Dispatcher: a.Worker, Artifacts: artifacts, ID: a.runnerID, WorkDir: a.Config.WorkPath(),
 		Executable: opts.Executable, Slots: max(a.Config.Builds, 0), Log: opts.Log,

@@ -35,7 +35,12 @@ type server struct {
 
 func start(t *testing.T) *server {
 	t.Helper()
-	return &server{App: testkit.StartApp(t), t: t, http: &http.Client{Transport: client.NewTransport()}}
+	return startWith(t, config.Config{})
+}
+
+func startWith(t *testing.T, cfg config.Config) *server {
+	t.Helper()
+	return &server{App: testkit.StartAppWith(t, cfg), t: t, http: &http.Client{Transport: client.NewTransport()}}
 }
 
 func (s *server) client() *client.Client {
@@ -159,6 +164,11 @@ func TestErrorsAreProblems(t *testing.T) {
 		"NoBuild":        {"GET", "/v1/builds/" + id, "", nil, 404, "not_found", id},
 		"NoBuildEvents":  {"GET", "/v1/builds/" + id + "/events", "", nil, 404, "not_found", id},
 		"NoBuildLog":     {"GET", "/v1/builds/" + id + "/log", "", nil, 404, "not_found", id},
+		"EmptySegment":   {"GET", "/v1//projects", "", nil, 404, "not_found", ""},
+		"Dots":           {"GET", "/v1/builds/../projects", "", nil, 404, "not_found", ""},
+		"NULInFilter":    {"GET", "/v1/projects?userId=%00", "", nil, 400, "invalid_request", "userId"},
+		"NoUTF8InFilter": {"GET", "/v1/projects?userId=%ff", "", nil, 400, "invalid_request", "userId"},
+		"OddAccept":      {"GET", "/v1/projects/x", "", []string{"Accept", ";;;,,,"}, 404, "not_found", "x"},
 		"BadWait":        {"GET", "/v1/builds/" + id + "?wait=soon", "", nil, 400, "invalid_request", "wait"},
 		"BadCursor":      {"GET", "/v1/projects?cursor=x", "", nil, 400, "invalid_request", "x"},
 		"BadLimit":       {"GET", "/v1/projects?limit=1000", "", nil, 400, "invalid_request", "limit"},

@@ -22,8 +22,12 @@ func strictYAML(r io.Reader) (kong.Resolver, error) {
 		return nil, err
 	}
 	settings := map[string]any{}
-	if err := yaml.NewDecoder(bytes.NewReader(raw)).Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
+	documents := yaml.NewDecoder(bytes.NewReader(raw))
+	if err := documents.Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("cannot read the config file: %w", err)
+	}
+	if err := documents.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("cannot read the config file: it holds a second document, after ---")
 	}
 	return &yamlResolver{settings}, nil
 }

@@ -33,7 +33,17 @@ func NewAPI(mux *http.ServeMux, title, version string) huma.API {
 	}
 	config.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
 	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
-	return humago.New(mux, config)
+	api := humago.New(mux, config)
+	api.UseMiddleware(ignoreAccept)
+	return api
+}
+
+// ignoreAccept forgets which forms of an answer a client would like: there is
+// one. huma would panic over some, after the work is done.
+func ignoreAccept(ctx huma.Context, next func(huma.Context)) {
+	r, _ := humago.Unwrap(ctx)
+	r.Header.Del("Accept")
+	next(ctx)
 }
 
 // schemaName names schemas by their type, without the suffixes that tell our

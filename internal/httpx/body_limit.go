@@ -1,6 +1,8 @@
 package httpx
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -17,11 +19,26 @@ const (
 	unknownWeigh = 96 << 20
 )
 
+// requestBody marks what goes wrong in reading it as the sender's fault.
+type requestBody struct{ io.ReadCloser }
+
+// errBody says that a body did not come as its headers promised.
+var errBody = errors.New("the body ends too early, or its chunks are no chunks")
+
+func (b requestBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = errors.Join(errBody, err)
+	}
+	return n, err
+}
+
 // WithBodyLimit answers 503 to large requests while others fill the memory
 // that is set aside for them.
 func WithBodyLimit(next http.Handler) http.Handler {
 	room := semaphore.NewWeighted(largeBodies)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = requestBody{r.Body}
 		weight := r.ContentLength
 		if weight < 0 {
 			weight = unknownWeigh

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"regexp"
 	"runtime/debug"
+	"strings"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/telemetry"
@@ -74,6 +76,23 @@ func logProblem(ctx context.Context, p *Problem) {
 	}
 	info.log.Log(ctx, level, "request failed", telemetry.ReferenceID, p.ReferenceID, telemetry.Code, p.Code,
 		telemetry.Status, p.Status, telemetry.RequestID, info.id, telemetry.Path, info.path, telemetry.Error, p.cause)
+}
+
+// WithExactPath answers 404 to a path with an empty segment or one of dots, which
+// a mux would answer with a redirect: no link of ours has such a path.
+func WithExactPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := r.URL.EscapedPath()
+		exact := path.Clean("/" + asked)
+		if strings.HasSuffix(asked, "/") && exact != "/" {
+			exact += "/"
+		}
+		if asked != exact {
+			WriteProblem(w, r, &previewd.Error{Code: previewd.CodeNotFound, Message: "There is no such route; /docs lists them."})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Fallback answers what no route of the mux takes: 405 with Allow when another

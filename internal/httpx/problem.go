@@ -166,6 +166,9 @@ func humaProblem(ctx context.Context, status int, msg string, errs []error) *Pro
 			return p
 		}
 	}
+	if status >= 500 && errors.Is(errors.Join(errs...), errBody) {
+		status, errs = http.StatusBadRequest, []error{errBody}
+	}
 	var details []string
 	for _, err := range errs {
 		if err == nil {

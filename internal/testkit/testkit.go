@@ -144,11 +144,17 @@ type App struct {
 // binary must be able to be a build's child: see MainWithChild.
 func StartApp(tb testing.TB) *App {
 	tb.Helper()
-	data := filepath.Join(tb.TempDir(), "data")
+	return StartAppWith(tb, config.Config{})
+}
+
+// StartAppWith is StartApp with a configuration, of which address, data folder
+// and token are the test's.
+func StartAppWith(tb testing.TB, cfg config.Config) *App {
+	tb.Helper()
 	const token = "test-token-0123456789"
+	cfg.Addr, cfg.Data, cfg.ServiceToken = "127.0.0.1:0", filepath.Join(tb.TempDir(), "data"), token
 	a, err := app.New(context.Background(), app.Options{
-		Config:  config.Config{Addr: "127.0.0.1:0", Data: data, ServiceToken: token},
-		Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Config: cfg, Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	require.NoError(tb, err)
 	ctx, stop := context.WithCancel(context.Background())

@@ -36,6 +36,8 @@ const (
 	maxDepth        = 32
 )
 
+const maxUserID = 128 // bytes
+
 func invalid(message, details string) error {
 	return &previewd.Error{Code: previewd.CodeInvalid, Message: message, Details: details}
 }
@@ -62,7 +64,7 @@ func checkUserID(id string) error {
 	if strings.ContainsFunc(id, unicode.IsControl) {
 		return invalid("userId must not hold control characters.", "userId")
 	}
-	return checkText("userId", id, 128)
+	return checkText("userId", id, maxUserID)
 }
 
 // checkFiles refuses a tree that could mean different files on different

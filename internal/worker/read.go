@@ -29,11 +29,12 @@ func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilte
 	if err != nil {
 		return nil, err
 	}
-	below := filter.Cursor
-	if below == "" {
-		below = "g" // after every id: they are hexadecimal
-	} else if !previewd.IsID(below) {
-		return nil, badCursor(below)
+	if err := checkText("userId", filter.UserID, maxUserID); err != nil {
+		return nil, err
+	}
+	below, err := parseProjectCursor(filter.Cursor)
+	if err != nil {
+		return nil, err
 	}
 	projects, err := s.Store.ListProjects(ctx, filter.UserID, below, limit+1)
 	if err != nil {
@@ -168,11 +169,9 @@ func (s *Service) ListVersions(ctx context.Context, projectID string, page previ
 	if err != nil {
 		return nil, err
 	}
-	var below int64
-	if page.Cursor != "" {
-		if below, err = strconv.ParseInt(page.Cursor, 10, 64); err != nil || below < 1 {
-			return nil, badCursor(page.Cursor)
-		}
+	below, err := parseVersionCursor(page.Cursor)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := s.FindProject(ctx, projectID); err != nil {
 		return nil, err
@@ -194,6 +193,30 @@ func (s *Service) ListVersions(ctx context.Context, projectID string, page previ
 func (s *Service) dressVersion(v *previewd.Version) *previewd.Version {
 	v.PreviewURL = s.PreviewURL(v.BuildID + ".b")
 	return v
+}
+
+// parseProjectCursor returns the id below which a page begins.
+func parseProjectCursor(cursor string) (string, error) {
+	switch {
+	case cursor == "":
+		return "g", nil // after every id: they are hexadecimal
+	case !previewd.IsID(cursor):
+		return "", badCursor(cursor)
+	}
+	return cursor, nil
+}
+
+// parseVersionCursor returns the number below which a page begins; 0 is from
+// the newest.
+func parseVersionCursor(cursor string) (int64, error) {
+	if cursor == "" {
+		return 0, nil
+	}
+	below, err := strconv.ParseInt(cursor, 10, 64)
+	if err != nil || below < 1 {
+		return 0, badCursor(cursor)
+	}
+	return below, nil
 }
 
 func badCursor(cursor string) error {

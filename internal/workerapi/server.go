@@ -4,6 +4,7 @@ package workerapi
 import (
 	_ "embed"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -67,11 +68,15 @@ func op(method, path, id, summary string) huma.Operation {
 	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"worker"}}
 }
 
-// maxCreateBody holds the largest tree as base64 in JSON.
-const maxCreateBody = 96 << 20
+// maxCreateBody holds the largest tree as base64 in JSON, and createBodyTime is
+// what a slow line may take to send it: huma's default of 5 s would cut it off.
+const (
+	maxCreateBody  = 96 << 20
+	createBodyTime = 2 * time.Minute
+)
 
 func created(method, path, id, summary string) huma.Operation {
 	o := op(method, path, id, summary)
-	o.DefaultStatus, o.MaxBodyBytes = http.StatusCreated, maxCreateBody
+	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
 	return o
 }
