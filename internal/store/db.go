@@ -30,7 +30,7 @@ type DB struct {
 // engine is what differs between SQLite and PostgreSQL.
 type engine interface {
 	name() string
-	reader(limit time.Duration) querier                 // limit bounds a query, where nothing else does
+	reader(patient bool) querier                        // patient: for queries that read whole tables
 	begin(ctx context.Context, alone bool) (txn, error) // alone: shares its commit with nobody
 	translate(err error) error                          // driver errors to *previewd.Error
 	locking(lock lock) string                           // what makes a SELECT lock its rows
@@ -84,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DB{engine: e, q: e.reader(statementLimit)}, nil
+	return &DB{engine: e, q: e.reader(false)}, nil
 }
 
 // Engine returns "sqlite" or "postgres".

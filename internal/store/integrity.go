@@ -80,7 +80,7 @@ func (db *DB) FindViolations(ctx context.Context) ([]previewd.Check, error) {
 }
 
 // patient is the database for queries that take long.
-func (db *DB) patient() *DB { return &DB{engine: db.engine, q: db.engine.reader(integrityLimit)} }
+func (db *DB) patient() *DB { return &DB{engine: db.engine, q: db.engine.reader(true)} }
 
 // clock returns the time by the database's clock.
 func (db *DB) clock(ctx context.Context) (now time.Time, err error) {

@@ -67,7 +67,6 @@ func BenchmarkIntegrity(b *testing.B) {
 			require.NoError(b, err)
 			defer db.Close()
 			shell := testkit.OpenShell(b, cfg)
-			shell.Do("sqlite:PRAGMA synchronous = 0")
 			auditFleet(shell, *benchProjects)
 			blob := map[bool]string{true: `'\x68656c6c6f'::bytea`, false: `x'68656c6c6f'`}[shell.Postgres]
 			shell.Do(fmt.Sprintf(fleet, *benchProjects, time.Now().UnixMicro(), blob))

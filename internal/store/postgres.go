@@ -98,7 +98,12 @@ func (p *postgresDB) check(ctx context.Context) error {
 
 func (p *postgresDB) name() string { return "postgres" }
 
-func (p *postgresDB) reader(limit time.Duration) querier { return postgresReader{p.pool, limit} }
+func (p *postgresDB) reader(patient bool) querier {
+	if patient {
+		return postgresPatient{p.pool}
+	}
+	return postgresReader{p.pool}
+}
 
 func (p *postgresDB) close() error {
 	p.pool.Close()
@@ -277,17 +282,14 @@ func (t *postgresTx) query(ctx context.Context, query string, args ...any) (rows
 }
 
 // postgresReader reads what is committed.
-type postgresReader struct {
-	pool  *pgxpool.Pool
-	limit time.Duration
-}
+type postgresReader struct{ pool *pgxpool.Pool }
 
 func (r postgresReader) exec(context.Context, string, ...any) (int64, error) {
 	return 0, errors.New("cannot write outside a transaction")
 }
 
 func (r postgresReader) query(ctx context.Context, query string, args ...any) (rows, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.limit)
+	ctx, cancel := context.WithTimeout(ctx, statementLimit)
 	found, err := r.pool.Query(ctx, query, args...)
 	if err != nil {
 		cancel()

@@ -65,7 +65,8 @@ func openSQLitePool(path, params string, conns int) (*sql.DB, error) {
 
 func (s *sqliteDB) name() string { return "sqlite" }
 
-func (s *sqliteDB) reader(time.Duration) querier { return s.read }
+// reader is the same for patient queries: nothing bounds one but its context.
+func (s *sqliteDB) reader(bool) querier { return s.read }
 
 // locking is empty: who writes is alone.
 func (s *sqliteDB) locking(lock) string { return "" }

@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"net/url"
 	"strings"
 	"testing"
@@ -18,8 +19,8 @@ import (
 type Shell struct {
 	Postgres bool
 
-	tb testing.TB
-	db *sql.DB
+	tb   testing.TB
+	conn *sql.Conn
 }
 
 // OpenShell opens a shell on a database that has its tables.
@@ -31,9 +32,11 @@ func OpenShell(tb testing.TB, cfg store.Config) *Shell {
 	}
 	db, err := sql.Open(driver, source)
 	require.NoError(tb, err)
-	db.SetMaxOpenConns(1)
-	tb.Cleanup(func() { require.NoError(tb, db.Close()) })
-	s := &Shell{cfg.URL != "", tb, db}
+	conn, err := db.Conn(context.Background()) // one, for its settings and transactions
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, errors.Join(conn.Close(), db.Close())) })
+	s := &Shell{cfg.URL != "", tb, conn}
+	s.Do("postgres:SET synchronous_commit = off\nsqlite:PRAGMA synchronous = 0") // no test cuts the power
 	if s.Postgres {
 		s.Do("SET session_replication_role = replica")
 		return s
@@ -58,7 +61,7 @@ func (s *Shell) Do(script string) {
 			continue
 		}
 		line = strings.TrimPrefix(strings.TrimPrefix(line, "sqlite:"), "postgres:")
-		_, err := s.db.ExecContext(context.Background(), line)
+		_, err := s.conn.ExecContext(context.Background(), line)
 		require.NoError(s.tb, err, line)
 	}
 }
@@ -66,7 +69,7 @@ func (s *Shell) Do(script string) {
 // Texts returns the first column of a query.
 func (s *Shell) Texts(query string) []string {
 	s.tb.Helper()
-	rows, err := s.db.QueryContext(context.Background(), query)
+	rows, err := s.conn.QueryContext(context.Background(), query)
 	require.NoError(s.tb, err, query)
 	defer rows.Close()
 	var list []string

@@ -123,33 +123,43 @@ var damages = map[string]string{
 	"audit_chain_broken":                                         `UPDATE worker_audit SET actor = 'mallory' WHERE seq = 2`,
 }
 
+var workerTables = []string{
+	"worker_projects", "worker_builds", "worker_versions", "worker_events", "worker_build_logs", "worker_audit", "worker_audit_head",
+	"worker_idempotency_keys", "worker_create_guard", "worker_feed",
+}
+
 func TestEachBrokenPromiseIsReported(t *testing.T) {
 	t.Parallel()
-	tested := map[string]bool{}
-	for broken, script := range damages {
-		want := strings.Split(broken, " +")
-		name := want[0]
-		tested[name] = true
-		slices.Sort(want)
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			testkit.EachConfig(t, func(t *testing.T, cfg store.Config) {
-				w := newWorld(t, cfg)
-				w.damage(script)
-				require.Equal(t, want, w.broken())
-			})
-		})
-	}
-	for _, name := range []string{"artifact_manifest_unreadable", "artifact_file_missing", "artifact_bytes_altered", "build_source_missing"} {
-		tested[name] = true // in TestBrokenFilesAreReported
-	}
-	w := newWorld(t, testkit.Engines()[0].Config(t))
-	found, err := w.CheckIntegrity(t.Context())
-	require.NoError(t, err)
-	for _, c := range found.Checks {
-		require.True(t, tested[c.Name], "nothing breaks %s", c.Name)
-	}
-	require.Len(t, found.Checks, len(tested))
+	testkit.EachConfig(t, func(t *testing.T, cfg store.Config) {
+		w := newWorld(t, cfg)
+		w.shell.Do("UPDATE worker_events SET at = 9000000000000000") // none gets too old for the feed meanwhile
+		for _, table := range workerTables {
+			w.shell.Do("CREATE TABLE good_" + table + " AS SELECT * FROM " + table)
+		}
+		tested := map[string]bool{}
+		for broken, script := range damages {
+			want := strings.Split(broken, " +")
+			tested[want[0]] = true
+			slices.Sort(want)
+			w.damage(script)
+			require.Equal(t, want, w.broken())
+			w.shell.Do("BEGIN")
+			for _, table := range workerTables {
+				w.shell.Do("DELETE FROM " + table + "\nINSERT INTO " + table + " SELECT * FROM good_" + table)
+			}
+			w.shell.Do("COMMIT")
+			require.Empty(t, w.broken(), "as before")
+		}
+		for _, name := range []string{"artifact_manifest_unreadable", "artifact_file_missing", "artifact_bytes_altered", "build_source_missing"} {
+			tested[name] = true // in TestBrokenFilesAreReported
+		}
+		found, err := w.CheckIntegrity(t.Context())
+		require.NoError(t, err)
+		for _, c := range found.Checks {
+			require.True(t, tested[c.Name], "nothing breaks %s", c.Name)
+		}
+		require.Len(t, found.Checks, len(tested))
+	})
 }
 
 func TestBrokenFilesAreReported(t *testing.T) {
