@@ -99,7 +99,7 @@ func TestStoppedRunnerWritesNothing(t *testing.T) {
 		taken, renewed := map[string]int64{}, 0
 		var recovered []time.Duration
 		for i := 0; len(taken)+renewed < *stopped; i++ {
-			clients.createSome(12*i, 12)
+			clients.createSome(8*i, 8)
 			n := c.nodes[c.random.IntN(len(c.nodes))]
 			id := n.runnerID()
 			c.waitUntil("it has builds", 60*time.Second, func() bool {

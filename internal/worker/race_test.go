@@ -43,7 +43,7 @@ func unlimited(cfg *worker.Config) { cfg.Queue = &store.QueueLimits{} }
 func TestCancelRacesFinish(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, unlimited, func(cfg *worker.Config) { cfg.Switched = func(string) {} })
+		f := setup(t, db, unlimited)
 		dice, manifest, began := random(t, "races", *races), f.manifest(), time.Now()
 		var next, canceled, completed atomic.Int64
 		var lanes sync.WaitGroup

@@ -11,7 +11,6 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/testkit"
-	"github.com/previewd/previewd/internal/worker"
 )
 
 // claimed is a build whose runner has not said how it ended.
@@ -39,7 +38,7 @@ type reversal struct {
 func TestReverseOrderNeverRegresses(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, unlimited, func(cfg *worker.Config) { cfg.Switched = func(string) {} })
+		f := setup(t, db, unlimited)
 		dice, began := random(t, "reversals", *reversals), time.Now()
 		late, versions := 0, 0
 		for range *reversals {

@@ -26,7 +26,7 @@ type fixture struct {
 	*worker.Service
 	t        testing.TB
 	db       *store.DB
-	mu       sync.Mutex
+	mu       sync.Mutex // guards switched
 	switched []string
 }
 
