@@ -26,6 +26,7 @@ type fixture struct {
 	*worker.Service
 	t        testing.TB
 	db       *store.DB
+	mu       sync.Mutex // builds end side by side
 	switched []string
 }
 
@@ -73,8 +74,12 @@ func setup(t testing.TB, db *store.DB, change ...func(*worker.Config)) *fixture 
 		Store: db, Artifacts: artifacts, Changes: &hub{subs: map[chan struct{}]bool{}},
 		Log:        slog.New(slog.NewTextHandler(io.Discard, nil)),
 		PreviewURL: func(label string) string { return "http://" + label + ".preview.test/" },
-		Switched:   func(id string) { f.switched = append(f.switched, id) },
-		Retry:      func(int) time.Duration { return 0 },
+		Switched: func(id string) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.switched = append(f.switched, id)
+		},
+		Retry: func(int) time.Duration { return 0 },
 	}
 	for _, c := range change {
 		c(&cfg)
