@@ -58,7 +58,7 @@ func headerLines() []string {
 		"Content-Type: \xff\xfe", "Content-Type: ;", "Content-Type: " + repeat("a", 8000),
 		"Content-Encoding: gzip", "Content-Encoding: br", "Content-Encoding: identity", "Content-Encoding: gzip, gzip", "Content-Encoding: x", "Content-Encoding: deflate",
 		"Accept:", "Accept: text/html", "Accept: application/xml", "Accept: application/cbor", "Accept: image/png;q=0", "Accept: */*;q=0", "Accept: " + repeat("a/b,", 2000), "Accept: \xff", "Accept: ;;;,,,",
-		"Accept: application/json;q=1e400", "Accept: text/event-stream", "Accept-Encoding: gzip;q=-1", "Accept-Encoding: *;q=0", "Accept-Language: \xff", "Accept-Charset: utf-16",
+		"Accept: application/json;q=1e400", "Accept-Encoding: gzip;q=-1", "Accept-Encoding: *;q=0", "Accept-Language: \xff", "Accept-Charset: utf-16",
 		"X-Request-Id:", "X-Request-Id: a b", "X-Request-Id: <script>", "X-Request-Id: \xff\xff", "X-Request-Id: " + repeat("x", 129), "X-Request-Id: " + repeat("x", 8000), "X-Request-Id: ../../x", "X-Request-Id: %0d%0a",
 		"traceparent: " + repeat("<", 55), "traceparent: " + repeat("\xff", 55), "traceparent: x", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate: " + repeat("a=b,", 1000), "baggage: " + repeat("a=b,", 1000),
 		"Range: bytes=0-0", "Range: bytes=-1", "Range: bytes=" + repeat("0-0,", 1000), "Range: bytes=9223372036854775808-", "If-None-Match: *", "If-Match: *", "If-Modified-Since: yesterday", "If-Range: \"x\"",

@@ -38,12 +38,26 @@ func NewAPI(mux *http.ServeMux, title, version string) huma.API {
 	return api
 }
 
-// ignoreAccept forgets which forms of an answer a client would like: there is
-// one. huma would panic over some, after the work is done.
+type acceptKey struct{}
+
+// ignoreAccept keeps from huma which forms of an answer a client would like: it
+// would panic over some, after the work is done. Handlers ask Accepts.
 func ignoreAccept(ctx huma.Context, next func(huma.Context)) {
 	r, _ := humago.Unwrap(ctx)
+	accept := strings.Join(r.Header.Values("Accept"), ",")
 	r.Header.Del("Accept")
-	next(ctx)
+	next(huma.WithValue(ctx, acceptKey{}, accept))
+}
+
+// Accepts reports whether the client named the media type in Accept.
+func Accepts(ctx context.Context, media string) bool {
+	accept, _ := ctx.Value(acceptKey{}).(string)
+	for one := range strings.SplitSeq(accept, ",") {
+		if name, _, _ := strings.Cut(one, ";"); strings.EqualFold(strings.TrimSpace(name), media) {
+			return true
+		}
+	}
+	return false
 }
 
 // schemaName names schemas by their type, without the suffixes that tell our

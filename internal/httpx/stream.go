@@ -208,7 +208,12 @@ func (s *Streams) serve(w http.ResponseWriter, r *http.Request, f follow) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	m, err := s.enter(f)
+	var m *member
+	// What a client sends after its request ends the stream, so a body would.
+	err := refuseBody(r)
+	if err == nil {
+		m, err = s.enter(f)
+	}
 	if err != nil {
 		h.Del("X-Accel-Buffering")
 		WriteProblem(w, r, err)
@@ -324,3 +329,10 @@ var ndjson = encoding{"application/x-ndjson", "\n", func(_, kind string, data an
 	}
 	return append(text, '\n')
 }}
+
+func refuseBody(r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	return &previewd.Error{Code: previewd.CodeInvalid, Message: "A stream is asked for without a body."}
+}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -88,15 +87,14 @@ type feedInput struct {
 	LastEventID string `header:"Last-Event-ID" doc:"As after; it goes before it."`
 	Limit       int    `query:"limit" minimum:"0" maximum:"500" doc:"Most events of a page; default 100."`
 	Wait        string `query:"wait" doc:"Wait up to this long, such as 30s, while there is nothing; at most 60s." example:"30s"`
-	Accept      string `header:"Accept" hidden:"true"` // describes itself by the answer's forms
 }
 
 func (s *Server) listEvents(ctx context.Context, in *feedInput) (*huma.StreamResponse, error) {
 	cursor := cursorOf(in.LastEventID, in.After)
 	switch {
-	case strings.Contains(in.Accept, mediaSSE):
+	case httpx.Accepts(ctx, mediaSSE):
 		return streamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor}))
-	case strings.Contains(in.Accept, mediaNDJSON):
+	case httpx.Accepts(ctx, mediaNDJSON):
 		return streamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor, NDJSON: true}))
 	}
 	wait, err := parseWait(in.Wait)
