@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"strconv"
 )
 
 const tenMB = 10 << 20
@@ -127,7 +128,7 @@ func badFramings(good string) []framing {
 		{lines: chunked + "\r\nContent-Length: 3", body: chunk + "0\r\n\r\n", broken: true}, {lines: "Content-Length: 3\r\n" + chunked, body: chunk + "0\r\n\r\n", broken: true},
 		{lines: fmt.Sprintf("Content-Length: %d", len(good)+100), body: good, cut: true}, {lines: fmt.Sprintf("Content-Length: %d", len(good)-1), body: good}, {lines: "Content-Length: 0", body: good}, {lines: "", body: good}, {lines: "Content-Length: 9223372036854775807", body: good, cut: true},
 		{lines: fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d", len(good), len(good)), body: good, broken: true}, {lines: fmt.Sprintf("Content-Length: 00%d", len(good)), body: good, broken: true}, {lines: "Content-Length: 104857600", body: good, cut: true},
-		{lines: fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d", len(good)), body: good}, {lines: "Expect: 100-continue\r\n" + chunked, body: chunk + "0\r\n\r\n"}, {lines: "Content-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(len(gzipOf(good))), body: gzipOf(good)},
+		{lines: fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d", len(good)), body: good}, {lines: "Expect: 100-continue\r\n" + chunked, body: chunk + "0\r\n\r\n"}, {lines: "Content-Encoding: gzip\r\nContent-Length: " + strconv.Itoa(len(gzipOf(good))), body: gzipOf(good)},
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/previewd/previewd"
@@ -118,7 +119,7 @@ func printChecks(streams Streams, report doctorReport) error {
 	for _, check := range report.Checks {
 		state := "OK"
 		if check.Count > 0 {
-			state = fmt.Sprint(check.Count)
+			state = strconv.Itoa(check.Count)
 		}
 		rows = append(rows, []any{state, check.Name, check.Description})
 	}

@@ -51,7 +51,7 @@ type StreamConfig struct {
 // buffers: the connection is taken from net/http once the request is read.
 type Streams struct {
 	StreamConfig
-	ctx     context.Context // ends when the last stream has had its time
+	ctx     context.Context //nolint:containedctx // of streams that outlive their requests; ends when the last has had its time
 	end     context.CancelFunc
 	readers chan struct{} // bounds how many read the database at a time
 	running sync.WaitGroup

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -145,7 +146,7 @@ func (s *stream) next() (f frame, ok bool) {
 	s.t.Helper()
 	for {
 		line, err := s.lines.ReadString('\n')
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return f, false
 		}
 		require.NoError(s.t, err)

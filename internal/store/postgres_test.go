@@ -162,7 +162,7 @@ func TestTwoWritersOnOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "two.db")
 	first := testkit.Open(t, store.Config{Path: path})
 	second := testkit.Open(t, store.Config{Path: path})
-	b := insertProject(t, first, "key")
+	b := insertProject(t, first)
 	var wg sync.WaitGroup
 	for _, db := range []*store.DB{first, second} {
 		wg.Go(func() {
@@ -187,7 +187,7 @@ func TestTwoWritersOnOneFile(t *testing.T) {
 func TestPointerNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		b := insertProject(t, db, "key")
+		b := insertProject(t, db)
 		require.ErrorIs(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
 			moved, err := tx.AdvanceVersion(t.Context(), b.ProjectID, previewd.NewID(), 1)
 			require.NoError(t, err)

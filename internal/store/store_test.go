@@ -19,7 +19,7 @@ import (
 const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 // insertProject stores a project with its first build, as a create does.
-func insertProject(t *testing.T, db *store.DB, key string) *store.Build {
+func insertProject(t *testing.T, db *store.DB) *store.Build {
 	t.Helper()
 	b := newBuild(previewd.NewID())
 	require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
@@ -94,7 +94,7 @@ func TestCloseLeavesOneFile(t *testing.T) {
 	dir := t.TempDir()
 	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "one.db")})
 	require.NoError(t, err)
-	insertProject(t, db, "key")
+	insertProject(t, db)
 	require.NoError(t, db.Close())
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -149,7 +149,7 @@ func TestConstraintsRefuse(t *testing.T) {
 		},
 	}
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		b := insertProject(t, db, "key")
+		b := insertProject(t, db)
 		for name, attempt := range refused {
 			copied := *b
 			err := db.Tx(t.Context(), "test", func(tx *store.DB) error { return attempt(t.Context(), tx, &copied) })
@@ -161,7 +161,7 @@ func TestConstraintsRefuse(t *testing.T) {
 func TestTerminalStatesAbsorb(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		b := insertProject(t, db, "key")
+		b := insertProject(t, db)
 		set := func(to previewd.BuildStatus) error {
 			return db.Tx(t.Context(), "test", func(tx *store.DB) error {
 				fresh, err := tx.FindBuild(t.Context(), b.ID)
@@ -184,7 +184,7 @@ func TestTerminalStatesAbsorb(t *testing.T) {
 func TestKeyIsClaimedOnce(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		b := insertProject(t, db, "key")
+		b := insertProject(t, db)
 		key := store.Key{Principal: "p", Key: "k", Operation: "op", Fingerprint: "f", ResourceID: b.ProjectID, Status: 201, Body: []byte("{}")}
 		var mu sync.Mutex
 		claimed, replayed := 0, 0
@@ -219,7 +219,7 @@ func TestKeyIsClaimedOnce(t *testing.T) {
 func TestEventsHaveNoGap(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		b := insertProject(t, db, "key")
+		b := insertProject(t, db)
 		var wg sync.WaitGroup
 		for range 16 {
 			wg.Go(func() {
@@ -254,7 +254,7 @@ func TestEventsHaveNoGap(t *testing.T) {
 func TestLogIsAppendedAtItsEndOnly(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		b := insertProject(t, db, "key")
+		b := insertProject(t, db)
 		require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
 			read := b.State
 			b.State.Status, b.State.Epoch, b.State.Attempt = previewd.BuildBuilding, 1, 1

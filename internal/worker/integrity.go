@@ -153,7 +153,7 @@ func (c *fileCheck) checkVersion(ctx context.Context, ref store.ArtifactRef) err
 	}
 	if err != nil {
 		broken(&c.manifest, ref.BuildID)
-		return nil
+		return nil //nolint:nilerr // this is where it is told
 	}
 	for i, blob := range m.Blobs() {
 		// Of a sampled version the first file is read, of others its size is asked.
