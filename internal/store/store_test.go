@@ -25,7 +25,7 @@ func insertProject(t *testing.T, db *store.DB) *store.Build {
 	require.NoError(t, db.Tx(t.Context(), "test", func(tx *store.DB) error {
 		b.QueuedAt, b.State.RunnableAt = tx.Now(), tx.Now()
 		err := tx.InsertProject(t.Context(), store.NewProject{
-			ID: b.ProjectID, OwnerID: "user", CreatePrincipal: "svc", CreateKey: "none:" + key,
+			ID: b.ProjectID, OwnerID: "user", CreatePrincipal: "svc", CreateKey: "none:key",
 			CreatedByService: "svc", IDSource: previewd.IDSourceServer, Events: 1,
 		})
 		return errors.Join(err, tx.InsertBuild(t.Context(), b),
