@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -39,7 +40,7 @@ func (db *DB) check(ctx context.Context, i invariant, now time.Time) (previewd.C
 	ids, err := all(ctx, db, func(r rows) (id string, err error) {
 		err = r.Scan(&id, &check.Count)
 		return id, err
-	}, `SELECT id, COUNT(*) OVER () FROM (`+i.query+`) AS broken ORDER BY id LIMIT `+fmt.Sprint(maxExamples), args...)
+	}, `SELECT id, COUNT(*) OVER () FROM (`+i.query+`) AS broken ORDER BY id LIMIT `+strconv.Itoa(maxExamples), args...)
 	if err != nil {
 		return check, fmt.Errorf("cannot check %s: %w", i.name, err)
 	}
