@@ -59,8 +59,9 @@ type Streams struct {
 
 	mu       sync.Mutex
 	stopping bool
-	opened   int // since memory was returned
-	before   int // opened at the last tick
+	opened   int  // since memory was returned
+	before   int  // opened at the last tick
+	percent  *int // of the garbage collector, while collectMore has changed it
 	members  map[*member]struct{}
 	groups   map[string]*group
 }
@@ -147,6 +148,7 @@ func (s *Streams) tick(now time.Time) {
 		s.opened = 0
 	}
 	s.before = s.opened
+	s.collectMore(len(s.members) >= burst)
 	s.mu.Unlock()
 	if burstOver {
 		// Many requests have left behind several times what their streams need.
@@ -157,6 +159,18 @@ func (s *Streams) tick(now time.Time) {
 	}
 	for _, m := range quiet {
 		m.heartbeat()
+	}
+}
+
+// collectMore makes garbage cost less memory and more time while there are many
+// streams: what is live is then many times what a request leaves behind.
+func (s *Streams) collectMore(many bool) {
+	switch {
+	case many && s.percent == nil:
+		s.percent = new(debug.SetGCPercent(100))
+	case !many && s.percent != nil:
+		debug.SetGCPercent(*s.percent)
+		s.percent = nil
 	}
 }
 

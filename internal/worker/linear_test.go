@@ -287,6 +287,9 @@ func (h *history) do(server *fixture, c *call, lease previewd.Lease) (got answer
 	}
 	if err != nil {
 		got = answer{code: previewd.ErrorCode(err)}
+		if got.code == previewd.CodeKeyInFlight {
+			return got, false // too slow a machine: nothing was done
+		}
 		got.unknown = got.code == previewd.CodeUnavailable || got.code == previewd.CodeInternal
 		if got.code == previewd.CodeInternal {
 			h.Errorf("%s: %v", c.kind, err)
