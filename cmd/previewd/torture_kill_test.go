@@ -2,14 +2,10 @@ package main_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd/internal/fault"
 )
@@ -26,7 +22,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 		n.start("")
 		clients.begin()
 		n.kill()
-		points := pointsInUse(c)
+		points := fault.Points()
 		died := map[string]int{}
 		for i := range *kills {
 			if i%len(points) == 0 {
@@ -58,23 +54,6 @@ func TestKilledAtEachPoint(t *testing.T) {
 		c.mayFail(c.check())
 		c.Logf("killed %d times at %d of %d points", *kills, len(died), len(points))
 	})
-}
-
-// pointsInUse returns the points but those of the feed while no code has them.
-func pointsInUse(c *torture) []string {
-	c.Helper()
-	sources, err := filepath.Glob("../../internal/*/*.go")
-	require.NoError(c, err)
-	require.NotEmpty(c, sources)
-	for _, path := range sources {
-		text, err := os.ReadFile(path)
-		require.NoError(c, err)
-		if strings.Contains(string(text), `Tx(ctx, "feed"`) {
-			return fault.Points()
-		}
-	}
-	c.Log("NOT KILLED AT feed.*: no code has these points yet")
-	return slices.DeleteFunc(fault.Points(), func(point string) bool { return strings.HasPrefix(point, "feed.") })
 }
 
 // holdBuilds leaves builds of a runner that has died, for the next start to reap.
