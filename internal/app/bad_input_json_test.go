@@ -11,8 +11,10 @@ const tenMB = 10 << 20
 
 // badJSON are values for a field: JSON that is of a wrong type, extreme, or no
 // JSON at all.
-func badJSON() []string {
-	return append([]string{
+func badJSON() []string { return append(shortJSON(), long...) }
+
+func shortJSON() []string {
+	return []string{
 		"null", "true", "false", "0", "-0", "-0.0", "1", "-1", "1.5", "1e3", "1e400", "-1e400", "1e-400", "1E+2147483648", repeat("9", 400), "0." + repeat("9", 400), "9007199254740993", "9223372036854775808",
 		`""`, `" "`, `"\t"`, `"\n"`, `"x"`, `"a\u0000b"`, `"\u0000"`, `"\u001b[31m"`, `"\u007f"`, `"\u0085"`, `"\ud800"`, `"\udc00"`, `"\ud800\ud800"`, `"\udc00\ud800"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\uD800x"`, `"\uFFFE\uFFFF"`,
 		`"\u202eabc"`, `"\u2028\u2029"`, `"\ufeff"`, `"e\u0301"`, `"🦄"`, `"'; DROP TABLE worker_projects; --"`, `"$1"`, `"%s%n%x"`, `"{{.}}"`, `"../../etc/passwd"`, `"<script>alert(1)</script>"`, `"${jndi:ldap://x}"`, `"__proto__"`,
@@ -20,7 +22,7 @@ func badJSON() []string {
 		"[]", "[null]", "[1,2]", `["x"]`, "[[]]", "{}", `{"":""}`, `{"a":1}`, `{"a":null}`, `{"a":{"b":{"c":[]}}}`, `{"a":1,"a":2}`, `{"a":"1","a":"2"}`, `{"a":1,"\u0061":2}`, `{"__proto__":{"x":1}}`, `{"constructor":{"prototype":1}}`, `{"$ref":"#"}`,
 		"{\"\xff\":1}", `{"\u0000":1}`, `{"\ud800":1}`, `{"a"}`, `{"a":}`, `{a:1}`, `{,}`, `[,]`, `[1,]`, `{"a":1,}`, "NaN", "Infinity", "-Infinity", "undefined", "True", "nul", "tru", "+1", ".5", "1.", "01", "0x10", "1_000", "- 1", "--1", "1e", "// x\n1", "/* x */1", "",
 		`{"content":"x","encoding":"rot13"}`, `{"content":"!!","encoding":"base64"}`, `{"content":null}`, `{"content":1}`, `{"content":"x","encoding":null}`, `{"content":{"content":"x"}}`, `{"encoding":"base64"}`, `{"content":"\ud800"}`, `{"content":"\u0000"}`, `{"content":"x","Content":"y"}`, `{"content":"x","content":"y"}`,
-	}, long...)
+	}
 }
 
 // long are values that are too long or nest too deeply, but quick to read.
@@ -67,7 +69,7 @@ func badTrees() []string {
 	for _, path := range badPaths() {
 		list = append(list, `{`+path+`:"x"}`, `{"index.html":"x",`+path+`:{"a":1}}`)
 	}
-	for _, value := range badJSON() {
+	for _, value := range shortJSON() {
 		list = append(list, `{"a.txt":`+value+`}`, `{"a.json":`+value+`}`)
 	}
 	return list
@@ -80,7 +82,7 @@ func badMetadata() []string {
 		`{"Template":"landing"}`, `{"TEMPLATE":"landing","template":1}`, `{"template":"landing\u0000"}`, `{"template":"../landing"}`, `{"template":"landing","template":"app"}`, `{"x":"` + repeat("m", 16<<10) + `"}`, `{"x":"` + repeat(`\u0000`, 2000) + `"}`,
 		manyNames(1000), manyNames(10_000),
 	}
-	for _, value := range badJSON() {
+	for _, value := range shortJSON() {
 		list = append(list, `{"template":`+value+`}`, `{"x":`+value+`}`, `{"build":`+value+`}`, `{"build":{"env":`+value+`}}`, `{"build":{"env":{"VITE_A":`+value+`}}}`)
 	}
 	return list
