@@ -22,7 +22,8 @@ type row struct {
 	status              previewd.BuildStatus
 	runner, class       string
 	versions            int
-	version, versionOf  int64 // its number, and the epoch that made it
+	version, versionOf  int64         // its number, and the epoch that made it
+	lastTry             time.Duration // from the last claim to the end
 }
 
 // database opens the scenario's database beside its servers.
@@ -51,7 +52,8 @@ func (c *torture) rows() map[string]*row {
 	defer db.Close()
 	found, err := db.Query(`
 		SELECT b.id, b.project_id, b.prompt, b.seq, b.epoch, b.attempt, b.state, COALESCE(b.runner_id, ''), COALESCE(b.failure_class, ''),
-			COUNT(v.id), COALESCE(MAX(v.number), 0), COALESCE(MAX(v.build_epoch), 0)
+			COUNT(v.id), COALESCE(MAX(v.number), 0), COALESCE(MAX(v.build_epoch), 0),
+			1000 * COALESCE(b.finished_at - (SELECT MAX(e.at) FROM worker_events e WHERE e.build_id = b.id AND e.type = 'build.building'), 0)
 		FROM worker_builds b LEFT JOIN worker_versions v ON v.build_id = b.id GROUP BY b.id`)
 	require.NoError(c, err)
 	defer found.Close()
@@ -59,7 +61,7 @@ func (c *torture) rows() map[string]*row {
 	for found.Next() {
 		b := &row{}
 		require.NoError(c, found.Scan(&b.id, &b.project, &b.prompt, &b.seq, &b.epoch, &b.attempt, &b.status, &b.runner, &b.class,
-			&b.versions, &b.version, &b.versionOf))
+			&b.versions, &b.version, &b.versionOf, (*int64)(&b.lastTry)))
 		all[b.id] = b
 	}
 	require.NoError(c, found.Err())
