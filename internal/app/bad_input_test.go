@@ -31,7 +31,7 @@ var everyBad = flag.Int("every-bad", 10, "TestBadInputGetsProblems sends one of 
 
 const (
 	minBadCases = 15_000          // when all are sent
-	maxBadTime  = 5 * time.Second // on a machine that does other things too; see the log for what it really was
+	maxBadTime  = 15 * time.Second // on a machine that does other things too; see the log for what it really was
 )
 
 // Whatever a request holds, the answer comes soon, is no server error, and says
@@ -45,7 +45,7 @@ func TestBadInputGetsProblems(t *testing.T) {
 		b.checkBaseline()
 		tally := &tally{byStatus: map[int]int{}, byGroup: map[string]int{}, byRoute: map[string]int{}}
 		var group errgroup.Group
-		group.SetLimit(16)
+		group.SetLimit(4)
 		var heavy sync.Mutex
 		n := 0
 		for c := range b.cases() {
