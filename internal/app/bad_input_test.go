@@ -30,7 +30,7 @@ import (
 var everyBad = flag.Int("every-bad", 10, "TestBadInputGetsProblems sends one of so many bad requests; 1 sends all")
 
 const (
-	minBadCases = 15_000          // when all are sent
+	minBadCases = 15_000           // when all are sent
 	maxBadTime  = 15 * time.Second // on a machine that does other things too; see the log for what it really was
 )
 
