@@ -35,8 +35,8 @@ func TestIdleStreams(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			addr := freeAddr(t)
 			server := startServer(t, addr, filepath.Join(t.TempDir(), "data"), "--builds=-1", "--queue-per-user", "0", "--queue-total", "0")
-			before := residentBytes(t, server.Process.Pid)
 			paths := streamPaths(t, addr, what)
+			before := residentBytes(t, server.Process.Pid) // what making the builds has cost is not the streams'
 			began := time.Now()
 			readers := openStreams(t, addr, paths)
 			t.Logf("%d streams opened in %v", len(readers), time.Since(began).Round(time.Millisecond))

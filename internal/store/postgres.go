@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,7 @@ const (
 	statementLimit = 30 * time.Second
 	lockLimit      = 5 * time.Second
 	minPostgres    = 150000
+	defaultConns   = 16 // unless the URL says pool_max_conns
 )
 
 // postgresDB is a PostgreSQL server, which several processes can share.
@@ -44,6 +46,9 @@ func newPool(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	}
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = cfg.Application
+	}
+	if !strings.Contains(cfg.URL, "pool_max_conns") {
+		config.MaxConns = defaultConns
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 5 * time.Second
