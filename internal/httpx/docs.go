@@ -40,7 +40,7 @@ func Docs(api *huma.OpenAPI) http.Handler {
 
 type docsPage struct {
 	Title, Version string
-	Description    []string
+	Description    []docsBlock
 	Operations     []docsOperation
 	Schemas        []docsSchema
 }
@@ -66,11 +66,8 @@ type docsField struct {
 
 func newDocsPage(api *huma.OpenAPI) docsPage {
 	page := docsPage{Title: api.Info.Title, Version: api.Info.Version}
-	for line := range strings.SplitSeq(strings.ReplaceAll(api.Info.Description, "\n  ", " "), "\n") {
-		if line = strings.TrimPrefix(line, "- "); line != "" {
-			page.Description = append(page.Description, strings.ReplaceAll(line, "`", ""))
-		}
-	}
+	page.Description = docsBlocks(api.Info.Description)
+
 	schemas := api.Components.Schemas.Map()
 	for _, item := range api.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
@@ -147,4 +144,28 @@ func docsType(s *huma.Schema) (text, ref string) {
 		return s.Type + " (" + s.Format + ")", ""
 	}
 	return s.Type, ""
+}
+
+// docsBlock is a heading, a list or a paragraph of the API's description.
+type docsBlock struct {
+	ID, Heading, Text string
+	Items             []string
+}
+
+// docsBlocks reads the little Markdown that descriptions are written in.
+func docsBlocks(text string) (blocks []docsBlock) {
+	for block := range strings.SplitSeq(strings.ReplaceAll(strings.TrimSpace(text), "`", ""), "\n\n") {
+		b := docsBlock{}
+		if heading, ok := strings.CutPrefix(block, "## "); ok {
+			b.ID, b.Heading = strings.ToLower(heading), heading
+		} else if list, ok := strings.CutPrefix(block, "- "); ok {
+			for item := range strings.SplitSeq(list, "\n- ") {
+				b.Items = append(b.Items, strings.Join(strings.Fields(item), " "))
+			}
+		} else {
+			b.Text = strings.Join(strings.Fields(block), " ")
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
 }
