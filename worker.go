@@ -43,6 +43,11 @@ type Creator interface {
 	// killed it; one that is over stays as it is. It returns CodeNotFound when
 	// there is no such build.
 	CancelBuild(ctx context.Context, req CancelBuildRequest) (*Build, error)
+	// DeleteProject ends the project's builds and makes it, with its builds,
+	// versions and previews, one that is not found any more. Its id is never used
+	// again; its events stay in the feed. A project that is deleted already stays
+	// so. It returns CodeNotFound when there never was such a project.
+	DeleteProject(ctx context.Context, req DeleteProjectRequest) error
 }
 
 // Inspector answers questions about what has been done.
@@ -151,6 +156,12 @@ const (
 type CancelBuildRequest struct {
 	BuildID string
 	Caller  Caller
+}
+
+// DeleteProjectRequest names a project to delete.
+type DeleteProjectRequest struct {
+	ProjectID string
+	Caller    Caller
 }
 
 // ActivateVersionRequest names a version of a project.

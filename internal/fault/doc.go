@@ -53,7 +53,7 @@ func Points() []string {
 		"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished",
 	}
 	for _, tx := range []string{
-		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate",
+		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate", "project.delete",
 		"reap.find", "reap", "prune", "feed",
 	} {
 		points = append(points, tx+".before_commit", tx+".after_commit")
