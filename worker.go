@@ -111,7 +111,9 @@ type Preview struct {
 	BuildID                 string      `json:"buildId"`
 	ProjectID               string      `json:"projectId"`
 	Status                  BuildStatus `json:"status" enum:"queued,building,canceling,completed,failed,canceled,superseded"`
+	UserID                  string      `json:"userId,omitempty" doc:"Who the project belongs to: as it was asked for."`
 	PreviewURL              string      `json:"previewUrl,omitempty"`
+	BuildURL                string      `json:"buildUrl,omitempty" doc:"Shows the first build for ever."`
 	QueuePosition           int         `json:"queuePosition,omitempty" doc:"1 is next."`
 	EstimatedCompletionTime *time.Time  `json:"estimatedCompletionTime,omitempty" doc:"When it is as likely over as not; absent while there is no history to tell it from."`
 	IDGenerationSource      IDSource    `json:"idGenerationSource" enum:"server,client"`

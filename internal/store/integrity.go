@@ -66,12 +66,20 @@ func (db *DB) CheckIntegrity(ctx context.Context) ([]previewd.Check, error) {
 			checks = append(checks, check)
 		}
 	}
-	chain := previewd.Check{Name: "audit_chain_broken", Description: "Each audit entry follows from the one before it, up to the head."}
-	broken, err := db.FindAuditBreak(ctx)
-	if broken != nil {
-		chain.Count, chain.Examples = 1, []string{broken.String()}
+	chain, err := db.checkChain(ctx, "audit_chain_broken", WorkerChain)
+	if err != nil {
+		return nil, err
 	}
-	return append(checks, chain), err
+	return append(checks, chain), nil
+}
+
+func (db *DB) checkChain(ctx context.Context, name string, chain Chain) (previewd.Check, error) {
+	check := previewd.Check{Name: name, Description: "Each audit entry follows from the one before it, up to the head."}
+	broken, err := db.FindAuditBreak(ctx, chain)
+	if broken != nil {
+		check.Count, check.Examples = 1, []string{broken.String()}
+	}
+	return check, err
 }
 
 // FindViolations returns the promises that do not hold.
