@@ -45,6 +45,10 @@ func NewID() string {
 	return string(text[:])
 }
 
+// NewRowID returns a new id of the same form for a row that is neither a project
+// nor a build: ids of those are made by the worker alone.
+func NewRowID() string { return NewID() }
+
 // IsID reports whether s is a UUID in canonical lower-case text form.
 func IsID(s string) bool {
 	if len(s) != 36 {

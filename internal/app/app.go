@@ -97,6 +97,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	a.Worker, err = worker.New(worker.Config{
 		Store: a.Store, Artifacts: artifacts, Changes: hub, Log: opts.Log, PreviewURL: a.Config.PreviewURL,
 		Switched: func(projectID string) { previews.Switched(projectID) },
+		Deleted:  func(projectID string) { previews.Deleted(projectID) },
 		Queue:    &store.QueueLimits{Owner: a.Config.QueuePerUser, Total: a.Config.QueueTotal},
 		Lease:    a.Config.Lease, Timeouts: a.timeouts(),
 	})

@@ -83,6 +83,10 @@ func (s *Server) label(host string) (string, bool) {
 // Switched forgets what a project shows: its current version has changed.
 func (s *Server) Switched(projectID string) { s.sites.forget(strings.ToLower(projectID)) }
 
+// Deleted forgets all that was shown of a project: it is deleted. Other processes
+// notice when what they know is no longer fresh.
+func (s *Server) Deleted(projectID string) { s.sites.forgetProject(projectID) }
+
 // Paths under this prefix are the preview server's own while there is no
 // version to show.
 const statusPath = "/_previewd/events"

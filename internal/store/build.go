@@ -83,9 +83,20 @@ func scanBuild(r rows) (*Build, error) {
 	return b, s.fill(b)
 }
 
-// FindBuild returns CodeNotFound when there is no such build.
+// FindBuild returns CodeNotFound when there is no such build, or its project is
+// deleted.
 func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
-	list, err := all(ctx, db, scanBuild, `SELECT `+buildColumns+buildFrom+`WHERE b.id = $1`, id)
+	return db.findBuild(ctx, id, ` AND EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = b.project_id AND p.state = 'active')`)
+}
+
+// FindAnyBuild is FindBuild for those who see a build to its end: it returns
+// those of deleted projects too.
+func (db *DB) FindAnyBuild(ctx context.Context, id string) (*Build, error) {
+	return db.findBuild(ctx, id, ``)
+}
+
+func (db *DB) findBuild(ctx context.Context, id, and string) (*Build, error) {
+	list, err := all(ctx, db, scanBuild, `SELECT `+buildColumns+buildFrom+`WHERE b.id = $1`+and, id)
 	if err != nil {
 		return nil, err
 	}
@@ -95,17 +106,18 @@ func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
 	return list[0], nil
 }
 
-// LockBuild returns the build with its project locked: nobody changes either
-// before the transaction ends. It returns CodeNotFound when there is no such build.
+// LockBuild returns the build with its project locked, deleted or not: nobody
+// changes either before the transaction ends. It returns CodeNotFound when there
+// is no such build.
 func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
-	b, err := db.FindBuild(ctx, id)
+	b, err := db.FindAnyBuild(ctx, id)
 	if err != nil || db.engine.locking(lockProject) == "" {
 		return b, err
 	}
-	if _, err := db.LockProject(ctx, b.ProjectID); err != nil {
+	if _, err := db.LockAnyProject(ctx, b.ProjectID); err != nil {
 		return nil, err
 	}
-	return db.FindBuild(ctx, id) // as it is now that the lock is held
+	return db.FindAnyBuild(ctx, id) // as it is now that the lock is held
 }
 
 // FindRunnableBuild returns the build that is claimed next, locked with its
@@ -114,7 +126,7 @@ func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
 func (db *DB) FindRunnableBuild(ctx context.Context) (*Build, error) {
 	list, err := all(ctx, db, scanBuild, `
 		SELECT `+buildColumns+buildFrom+` JOIN worker_projects p ON p.id = b.project_id
-		WHERE b.state = 'queued' AND b.runnable_at <= $1 AND NOT EXISTS (
+		WHERE b.state = 'queued' AND b.runnable_at <= $1 AND p.state = 'active' AND NOT EXISTS (
 			SELECT 1 FROM worker_builds r WHERE r.project_id = b.project_id AND r.state IN ('building', 'canceling'))
 		ORDER BY b.fair_rank, b.id LIMIT 1`+db.engine.locking(skipLocked), micros(db.now))
 	if err != nil || len(list) == 0 {

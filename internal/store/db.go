@@ -43,8 +43,10 @@ type engine interface {
 type lock int
 
 const (
-	lockProject lock = iota // waits for the project's row
-	skipLocked              // leaves out what others have locked
+	lockProject   lock = iota // waits for the project's row
+	skipLocked                // leaves out what others have locked
+	lockRow                   // waits for the rows of a SELECT over one table
+	skipLockedRow             // leaves out those that others have locked
 )
 
 type querier interface {

@@ -116,8 +116,13 @@ func (p *postgresDB) close() error {
 }
 
 func (p *postgresDB) locking(l lock) string {
-	if l == skipLocked {
+	switch l {
+	case skipLocked:
 		return " FOR UPDATE OF p, b SKIP LOCKED"
+	case lockRow:
+		return " FOR UPDATE"
+	case skipLockedRow:
+		return " FOR UPDATE SKIP LOCKED"
 	}
 	return " FOR UPDATE OF p"
 }
@@ -126,7 +131,7 @@ func (p *postgresDB) appendAudit(ctx context.Context, tx *DB, e AuditEntry, data
 	if fault.Off(fault.AuditHead) {
 		return tx.appendAuditInSteps(ctx, e, data)
 	}
-	_, err := tx.exec(ctx, `SELECT worker_append_audit($1, $2, $3, $4, $5)`, micros(tx.now), e.Actor, e.Action, e.Subject, data)
+	_, err := tx.exec(ctx, `SELECT `+string(e.chain)+`_append_audit($1, $2, $3, $4, $5)`, micros(tx.now), e.Actor, e.Action, e.Subject, data)
 	return err
 }
 

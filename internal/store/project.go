@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/fault"
@@ -93,27 +94,61 @@ func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int
 	return all(ctx, db, scanProject, query+` ORDER BY p.id DESC LIMIT $2`, args...)
 }
 
-// FindProjectByKey returns the id of the project that a key has made, or "". A
-// project remembers its key for ever.
-func (db *DB) FindProjectByKey(ctx context.Context, principal, key string) (id string, err error) {
-	_, err = db.one(ctx, []any{&id}, `SELECT id FROM worker_projects WHERE create_principal = $1 AND create_key = $2`, principal, key)
-	return id, err
+// FindProjectByKey returns the id of the project that a key has made, or "", and
+// when. A project remembers its key for ever, also when it is deleted.
+func (db *DB) FindProjectByKey(ctx context.Context, principal, key string) (id string, created time.Time, err error) {
+	var us int64
+	found, err := db.one(ctx, []any{&id, &us}, `
+		SELECT id, created_at FROM worker_projects WHERE create_principal = $1 AND create_key = $2`, principal, key)
+	if found {
+		created = timeOf(&us)
+	}
+	return id, created, err
 }
 
 // LockProject keeps others from changing the project or its builds until the
 // transaction ends, and returns its owner. Whoever locks a project does it before
 // any of its builds, and the audit chain last: so nobody waits in a circle. It
-// returns CodeNotFound when there is no such project.
+// returns CodeNotFound when there is no such project, or it is deleted.
 func (db *DB) LockProject(ctx context.Context, id string) (ownerID string, err error) {
-	query := `SELECT p.owner_id FROM worker_projects p WHERE p.id = $1 AND p.state = 'active'`
+	locked, err := db.LockAnyProject(ctx, id)
+	if err == nil && locked.Deleted {
+		err = previewd.NotFound("project", id)
+	}
+	return locked.OwnerID, err
+}
+
+// LockedProject is what LockAnyProject tells of a project.
+type LockedProject struct {
+	OwnerID string
+	Deleted bool
+}
+
+// LockAnyProject is LockProject for deleted projects too.
+func (db *DB) LockAnyProject(ctx context.Context, id string) (p LockedProject, err error) {
+	query := `SELECT p.owner_id, p.state FROM worker_projects p WHERE p.id = $1`
 	if !fault.Off(fault.RowLock) {
 		query += db.engine.locking(lockProject)
 	}
-	found, err := db.one(ctx, []any{&ownerID}, query, id)
+	var state string
+	found, err := db.one(ctx, []any{&p.OwnerID, &state}, query, id)
 	if err == nil && !found {
 		err = previewd.NotFound("project", id)
 	}
-	return ownerID, err
+	p.Deleted = state != "active"
+	return p, err
+}
+
+// DeleteProject makes a project that this transaction has locked a deleted one.
+// Its key goes on naming it; a double click without a key makes a new one.
+func (db *DB) DeleteProject(ctx context.Context, id string, locked LockedProject) error {
+	err := changedOne(db.exec(ctx, `UPDATE worker_projects SET state = 'deleted', deleted_at = $2 WHERE id = $1 AND state = 'active'`,
+		id, micros(db.now)))
+	if err != nil {
+		return err
+	}
+	_, err = db.exec(ctx, `DELETE FROM worker_create_guard WHERE owner_id = $1 AND project_id = $2`, locked.OwnerID, id)
+	return err
 }
 
 // AllocateBuildSeq returns the number of the project's next build. It returns

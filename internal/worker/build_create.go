@@ -263,6 +263,8 @@ func (c *buildCreation) enqueue(ctx context.Context, tx *store.DB) (err error) {
 func queuedEvent(b *store.Build, seq int64) previewd.Event {
 	return previewd.Event{
 		Type: previewd.EventBuildQueued, BuildID: b.ID, RequestID: b.RequestID,
-		Data: map[string]any{"seq": seq, "template": b.Template, "files": b.Source.Files, "bytes": b.Source.Bytes},
+		Data: map[string]any{
+			"seq": seq, "template": b.Template, "files": b.Source.Files, "bytes": b.Source.Bytes, "referenceId": b.ReferenceID,
+		},
 	}
 }

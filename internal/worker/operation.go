@@ -16,17 +16,14 @@ func (s *Service) FindOperation(ctx context.Context, caller previewd.Caller, key
 	}
 	op := &previewd.Operation{IdempotencyKey: key, Operation: operationCreatePreview, Status: http.StatusCreated}
 	if stored == nil {
-		if op.ProjectID, err = s.Store.FindProjectByKey(ctx, caller.Principal, key); err != nil {
+		op.ProjectID, op.CreatedAt, err = s.Store.FindProjectByKey(ctx, caller.Principal, key)
+		if err == nil && op.ProjectID == "" {
+			err = &previewd.Error{Code: previewd.CodeNotFound, Message: "The key has answered no request: it is free.", Details: key}
+		}
+		if err != nil {
 			return nil, err
 		}
-		if op.ProjectID == "" {
-			return nil, &previewd.Error{Code: previewd.CodeNotFound, Message: "The key has answered no request: it is free.", Details: key}
-		}
-		p, err := s.FindProject(ctx, op.ProjectID)
-		if err == nil {
-			op.CreatedAt = p.CreatedAt
-		}
-		return op, err
+		return op, nil
 	}
 	op.Operation, op.Status, op.RequestID, op.CreatedAt = stored.Operation, stored.Status, stored.RequestID, stored.CreatedAt
 	if stored.Operation == operationCreatePreview {

@@ -49,10 +49,10 @@ func (s *Service) Prune(ctx context.Context) error {
 }
 
 // Sweep removes blobs older than a moment that no build and no version refers
-// to: what crashes and failed builds have left.
+// to: what crashes, failed builds and projects deleted before it have left.
 func (s *Service) Sweep(ctx context.Context, before time.Time) error {
 	keep := map[previewd.Digest]bool{}
-	roots, err := s.Store.ListReferencedBlobs(ctx)
+	roots, err := s.Store.ListReferencedBlobs(ctx, before)
 	if err != nil {
 		return err
 	}

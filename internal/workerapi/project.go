@@ -48,6 +48,10 @@ func (s *Server) getProject(ctx context.Context, in *projectInput) (*projectOutp
 	return &projectOutput{Body: project}, nil
 }
 
+func (s *Server) deleteProject(ctx context.Context, in *projectInput) (*struct{}, error) {
+	return nil, s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: in.ProjectID, Caller: httpx.CallerOf(ctx)})
+}
+
 type listVersionsInput struct {
 	PageInput
 	ProjectID string `path:"projectId"`

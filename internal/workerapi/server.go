@@ -46,6 +46,7 @@ var description string
 func (s *Server) routes(api huma.API) {
 	const (
 		get, post = http.MethodGet, http.MethodPost
+		remove    = http.MethodDelete
 		any, svc  = httpx.Anyone, httpx.Service
 	)
 	httpx.Route(api, svc, created(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build"), s.createPreview)
@@ -54,6 +55,7 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, svc, op(get, "/v1/operations", "find-operation", "Tell what became of an idempotency key"), s.findOperation)
 	httpx.Route(api, svc, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
 	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}", "get-project", "Read a project"), s.getProject)
+	httpx.Route(api, svc, op(remove, "/v1/projects/{projectId}", "delete-project", "Delete a project with all that belongs to it"), s.deleteProject)
 	httpx.Route(api, svc, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
 	httpx.Route(api, svc, s.buildStream(), s.streamBuildEvents)
 	httpx.Route(api, svc, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
