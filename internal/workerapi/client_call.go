@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,7 +18,7 @@ type call struct {
 	wait    time.Duration // of a long poll
 	caller  previewd.Caller
 	key     string // for what has one of its own
-	text    bool   // the answer is no JSON
+	form    form   // of the answer
 }
 
 const (
@@ -168,37 +169,44 @@ func patiently[T any](ctx context.Context, c *Client, id string, find func() (T,
 // recentIDs are those that came with answers to creates in the last 30 seconds.
 type recentIDs struct {
 	mu    sync.Mutex
-	since map[string]time.Time
+	ids   map[string]recentID
 	swept time.Time
+}
+
+type recentID struct {
+	since   time.Time
+	project string
 }
 
 const recently = 30 * time.Second
 
-func (r *recentIDs) add(ids ...string) {
+func (r *recentIDs) add(projectID string, ids ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if r.since == nil {
-		r.since, r.swept = map[string]time.Time{}, now
+	if r.ids == nil {
+		r.ids, r.swept = map[string]recentID{}, now
 	}
 	if now.Sub(r.swept) > recently {
 		r.swept = now
-		for id, since := range r.since {
-			if now.Sub(since) > recently {
-				delete(r.since, id)
-			}
-		}
+		maps.DeleteFunc(r.ids, func(_ string, id recentID) bool { return now.Sub(id.since) > recently })
 	}
 	for _, id := range ids {
-		r.since[id] = now
+		r.ids[id] = recentID{since: now, project: projectID}
 	}
+}
+
+func (r *recentIDs) forget(projectID string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.ids, func(_ string, id recentID) bool { return id.project == projectID })
 }
 
 func (r *recentIDs) has(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	since, ok := r.since[id]
-	return ok && time.Since(since) <= recently
+	found, ok := r.ids[id]
+	return ok && time.Since(found.since) <= recently
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -42,6 +42,7 @@ func checkPreview(p *previewd.Preview, req previewd.CreatePreviewRequest) error 
 		isID("projectId", p.ProjectID, req.ProjectID), isID("buildId", p.BuildID, ""), isStatus(string(p.Status)),
 		isTrue(p.ProjectID != p.BuildID, "project and build have one id"),
 		isTrue(p.IDGenerationSource == previewd.IDSourceServer || req.ProjectID != "", "the worker did not make the id"),
+		isTrue(p.UserID == "" || p.UserID == req.UserID, "userId is another"),
 		isTrue(p.ReferenceID != "", "referenceId is missing"),
 	)
 }

@@ -15,6 +15,15 @@ import (
 
 const tooManyRequests = http.StatusTooManyRequests
 
+// form is what an answer consists of.
+type form int
+
+const (
+	formJSON form = iota
+	formText
+	formNone
+)
+
 // try is one request: what it carries, and what came of it.
 type try struct {
 	call
@@ -61,7 +70,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	r.status, r.after = response.StatusCode, retryAfter(response.Header)
 	if int64(len(body)) > g.limit {
-		r.bad = fmt.Errorf("the answer has more than %d bytes", g.limit)
+		r.bad = isTrue(false, fmt.Sprintf("it has more than %d bytes", g.limit))
 	} else if response.StatusCode < 300 {
 		r.bad = r.checkForm(response, body)
 	}
@@ -73,18 +82,18 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (r *try) checkForm(response *http.Response, body []byte) error {
+	if r.form == formNone {
+		return isTrue(response.StatusCode == http.StatusNoContent, "it is "+response.Status)
+	}
 	want := mediaJSON
-	if r.text {
+	if r.form == formText {
 		want = "text/plain"
 	}
 	got := response.Header.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(got); err != nil || media != want {
-		return fmt.Errorf("the answer is %.100q and no %s", got, want)
+		return isTrue(false, fmt.Sprintf("it is %.100q and no %s", got, want))
 	}
-	if !r.text && !json.Valid(body) {
-		return errors.New("the answer is no JSON")
-	}
-	return nil
+	return isTrue(r.form != formJSON || json.Valid(body), "it is no JSON")
 }
 
 // retryAfter reads Retry-After (RFC 9110 §10.2.3).

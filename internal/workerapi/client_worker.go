@@ -19,7 +19,7 @@ func (c *Client) CreatePreview(ctx context.Context, req previewd.CreatePreviewRe
 		},
 		func(p *previewd.Preview) error { return checkPreview(p, req) })
 	if err == nil && preview.Replayed == "" {
-		c.recent.add(preview.ProjectID, preview.BuildID)
+		c.recent.add(preview.ProjectID, preview.ProjectID, preview.BuildID)
 	}
 	return preview, err
 }
@@ -38,7 +38,7 @@ func (c *Client) CreateBuild(ctx context.Context, req previewd.CreateBuildReques
 		},
 		func(b *previewd.Build) error { return checkBuild(b, "", req.ProjectID) })
 	if err == nil && build.Replayed == "" {
-		c.recent.add(build.ID)
+		c.recent.add(build.ProjectID, build.ID)
 	}
 	return build, err
 }
@@ -57,6 +57,20 @@ func (c *Client) CancelBuild(ctx context.Context, req previewd.CancelBuildReques
 			return c.worker.CancelBuild(ctx, req)
 		},
 		func(b *previewd.Build) error { return checkBuild(b, req.BuildID, "") })
+}
+
+// DeleteProject implements previewd.Worker.
+func (c *Client) DeleteProject(ctx context.Context, req previewd.DeleteProjectRequest) error {
+	if !previewd.IsID(req.ProjectID) {
+		return previewd.NotFound("project", req.ProjectID)
+	}
+	c.recent.forget(req.ProjectID) // before: what is not found from now on may be deleted
+	_, err := ask(ctx, c, call{timeout: c.cfg.Timeouts.Change, caller: req.Caller, form: formNone},
+		func(ctx context.Context, _ time.Duration) (struct{}, error) {
+			return struct{}{}, c.worker.DeleteProject(ctx, req)
+		},
+		func(struct{}) error { return nil })
+	return err
 }
 
 // ActivateVersion implements previewd.Worker.
@@ -155,7 +169,7 @@ func (c *Client) ReadLog(ctx context.Context, buildID string, offset int64, limi
 		limit = maxLogChunk
 	}
 	o := c.read()
-	o.text = true
+	o.form = formText
 	return ask(ctx, c, o,
 		func(ctx context.Context, _ time.Duration) (*previewd.LogChunk, error) {
 			return c.worker.ReadLog(ctx, buildID, offset, limit)
