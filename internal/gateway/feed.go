@@ -17,7 +17,6 @@ const (
 	feedWait    = 20 * time.Second
 	feedRest    = time.Second // after the worker could not be asked
 	poisonAfter = 5           // times that an event may fail to be applied
-	parkedFor   = 30 * time.Second
 	parkedBatch = 50
 )
 
@@ -175,7 +174,7 @@ func (s *Service) poison(ctx context.Context, cursor string, e previewd.Event, w
 // RunParked applies events that came before their project was stored, as soon as
 // it is, until ctx ends.
 func (s *Service) RunParked(ctx context.Context) error {
-	return s.every(ctx, parkedFor/2, followTopic, func(ctx context.Context) {
+	return s.every(ctx, s.Parked/2, followTopic, func(ctx context.Context) {
 		if err := s.ApplyParked(ctx); err != nil {
 			s.failed(ctx, "applying parked events failed", err)
 		}
@@ -193,7 +192,7 @@ func (s *Service) ApplyParked(ctx context.Context) error {
 		if a.feed, err = tx.LockAppFeed(ctx); err != nil {
 			return err
 		}
-		if ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-parkedFor), parkedBatch); err != nil {
+		if ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch); err != nil {
 			return err
 		}
 		for _, id := range ids {

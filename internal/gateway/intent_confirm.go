@@ -37,7 +37,7 @@ func (s *Service) confirm(ctx context.Context, in *store.Intent, m made) (*store
 	}
 	s.Changes.Notify(intentTopic(in.ID))
 	s.Changes.Notify(followTopic) // its events may wait for it
-	s.Log.InfoContext(ctx, "project confirmed", telemetry.IntentID, in.ID, telemetry.ProjectID, now.ProjectID, telemetry.BuildID, now.BuildID,
+	s.Log.InfoContext(ctx, "intent confirmed", telemetry.IntentID, in.ID, telemetry.ProjectID, now.ProjectID, telemetry.BuildID, now.BuildID,
 		telemetry.UserID, in.UserID, telemetry.IDGenerationSource, previewd.IDSourceServer, telemetry.RequestID, in.RequestID)
 	return now, nil
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Deadline time.Duration                   // after which an intent needs attention; default 72 h
 	Backoff  func(attempt int) time.Duration // default: full jitter, 1 s to 60 s
 	Compare  time.Duration                   // how often active builds are compared with the worker's; default 30 s
+	Parked   time.Duration                   // how long an event waits for its project before the worker is asked about it; default 30 s
 }
 
 // Changes carries hints between those who write rows and those who wait for
@@ -86,6 +87,7 @@ func New(cfg Config) *Service {
 	setDefault(&cfg.Claim, 10*time.Second)
 	setDefault(&cfg.Deadline, 72*time.Hour)
 	setDefault(&cfg.Compare, 30*time.Second)
+	setDefault(&cfg.Parked, 30*time.Second)
 	if cfg.Backoff == nil {
 		cfg.Backoff = backoff
 	}
