@@ -54,6 +54,7 @@ type App struct {
 	metrics  *metrics
 	relay    *event.Relay
 	streams  *httpx.Streams
+	bearers  *worker.Callers // of stored tokens
 	lock     *flock.Flock
 	log      *slog.Logger
 }
@@ -106,13 +107,14 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	}
 	a.streams = httpx.NewStreams(httpx.StreamConfig{Source: a.Worker, Hints: hub, FeedTopic: worker.FeedTopic, Log: opts.Log})
 	previews = preview.New(preview.Config{Source: a.Worker, Streams: a.streams, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
+	a.bearers = worker.NewCallers(worker.CallersConfig{Store: a.Store, Log: opts.Log})
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
 		Worker: a.Worker, Streams: a.streams, Version: opts.Version,
-		Tokens: a.tokens(token),
+		Callers: a.callers(token),
 	})
 	a.metrics = newMetrics(opts.Version, a.Worker, a.Store)
-	mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), a.tokens(token)))
+	mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), a.callers(token)))
 	a.health(mux)
 	mux.Handle("/", httpx.Fallback(mux))
 	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(mux))))
@@ -171,8 +173,14 @@ func (a *App) timeouts() worker.Timeouts {
 	return t
 }
 
-func (a *App) tokens(service string) []httpx.Token {
-	tokens := []httpx.Token{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
+// callers are those of the configuration, with all scopes, and those of tokens in
+// the database.
+func (a *App) callers(service string) httpx.Callers {
+	return httpx.CallerChain{a.tokens(service), a.bearers}
+}
+
+func (a *App) tokens(service string) httpx.Tokens {
+	tokens := httpx.Tokens{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
 	if a.Config.LegacyToken != "" {
 		legacy := previewd.Caller{Principal: "legacy", Service: "legacy", LegacyIDs: true}
 		tokens = append(tokens, httpx.Token{Secret: a.Config.LegacyToken, Caller: legacy})
@@ -209,9 +217,7 @@ func (a *App) serviceToken() (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("cannot read the service token: %w", err)
 	}
-	secret := make([]byte, 24)
-	rand.Read(secret)
-	token := "pvd_" + hex.EncodeToString(secret)
+	token := previewd.NewTokenSecret()
 	if err := os.WriteFile(a.Config.TokenPath(), []byte(token+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("cannot write the service token: %w", err)
 	}
@@ -254,6 +260,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.hub.Run(ctx) })
 	group.Go(func() error { return a.relay.Run(ctx) })
 	group.Go(func() error { return a.streams.Run(ctx) })
+	group.Go(func() error { return a.bearers.Run(ctx) })
 	if a.Config.Builds >= 0 {
 		group.Go(func() error { return a.runner.Run(ctx) })
 	}

@@ -2,9 +2,6 @@ package httpx
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
 	"net/http"
 	"reflect"
 	"strings"
@@ -25,7 +22,7 @@ func NewAPI(mux *http.ServeMux, title, version string) huma.API {
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"service": {Type: "http", Scheme: "bearer", Description: "A service token."},
+		service: {Type: "http", Scheme: "bearer", Description: "A service token."},
 	}
 	strict := huma.Format{
 		Marshal:   huma.DefaultJSONFormat.Marshal,
@@ -37,6 +34,9 @@ func NewAPI(mux *http.ServeMux, title, version string) huma.API {
 	api.UseMiddleware(ignoreAccept)
 	return api
 }
+
+// service names the security scheme of service tokens.
+const service = "service"
 
 type acceptKey struct{}
 
@@ -70,11 +70,32 @@ func schemaName(t reflect.Type, hint string) string {
 // Access says who may call a route.
 type Access int
 
-// The kinds of callers.
+// The kinds of callers. A route that services may call names the one scope that
+// their token must have.
 const (
-	Anyone  Access = iota
-	Service        // a service token
+	Anyone Access = iota
+	ProjectsRead
+	ProjectsWrite
+	EventsRead
+	Operate
 )
+
+// scope returns what a service token needs for a route; ok is false for one that
+// is not for services.
+func (a Access) scope() (scope previewd.Scope, ok bool) {
+	switch a {
+	case ProjectsRead:
+		return previewd.ScopeProjectsRead, true
+	case ProjectsWrite:
+		return previewd.ScopeProjectsWrite, true
+	case EventsRead:
+		return previewd.ScopeEventsRead, true
+	case Operate:
+		return previewd.ScopeOperate, true
+	case Anyone:
+	}
+	return "", false
+}
 
 // Route registers a handler. Every error that it returns becomes a problem.
 func Route[I, O any](api huma.API, access Access, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
@@ -101,8 +122,8 @@ func Route[I, O any](api huma.API, access Access, op huma.Operation, handler fun
 
 // describe adds to an operation what all share.
 func describe(api huma.API, access Access, op *huma.Operation) {
-	if access == Service {
-		op.Security = []map[string][]string{{"service": {}}}
+	if scope, ok := access.scope(); ok {
+		op.Security = []map[string][]string{{service: {string(scope)}}}
 	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
@@ -112,74 +133,4 @@ func describe(api huma.API, access Access, op *huma.Operation) {
 		Description: "Anything else is a problem (RFC 9457).",
 		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: problem}},
 	}
-}
-
-// Token is a service token: who may call and what the caller is.
-type Token struct {
-	Secret string
-	Caller previewd.Caller
-}
-
-type callerKey struct{}
-
-// CallerOf returns who sent the request that ctx belongs to.
-func CallerOf(ctx context.Context) previewd.Caller {
-	caller, _ := ctx.Value(callerKey{}).(previewd.Caller)
-	caller.RequestID = RequestID(ctx)
-	return caller
-}
-
-// RequireService lets a request pass that bears one of the tokens.
-func RequireService(api huma.API, tokens []Token) func(huma.Context, func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		if len(ctx.Operation().Security) == 0 {
-			next(ctx)
-			return
-		}
-		caller, ok := findCaller(tokens, ctx.Header("Authorization"))
-		if !ok {
-			ctx.SetHeader("WWW-Authenticate", "Bearer")
-			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "", unauthorized(ctx.Context()))
-			return
-		}
-		next(huma.WithValue(ctx, callerKey{}, caller))
-	}
-}
-
-// WithService lets requests pass that bear one of the tokens, for what is not
-// part of an API's description.
-func WithService(tokens []Token, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := findCaller(tokens, r.Header.Get("Authorization")); !ok {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			WriteProblem(w, r, unauthorized(r.Context()))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func unauthorized(ctx context.Context) *Problem {
-	p := NewProblem(ctx, &previewd.Error{
-		Code: previewd.CodeUnauthorized, Message: "Send a service token as Authorization: Bearer <token>.",
-	})
-	p.cause = errors.New("no known token")
-	return p
-}
-
-// findCaller compares digests in constant time, so that neither a token's
-// length nor its beginning can be found by timing.
-func findCaller(tokens []Token, header string) (previewd.Caller, bool) {
-	secret, ok := strings.CutPrefix(header, "Bearer ")
-	if !ok {
-		return previewd.Caller{}, false
-	}
-	got := sha256.Sum256([]byte(secret))
-	for _, t := range tokens {
-		want := sha256.Sum256([]byte(t.Secret))
-		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			return t.Caller, true
-		}
-	}
-	return previewd.Caller{}, false
 }
