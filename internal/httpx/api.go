@@ -14,16 +14,27 @@ import (
 	"github.com/previewd/previewd/internal/fault"
 )
 
-// NewAPI returns an API on the mux whose description is served under
-// /openapi.json. Names, duplicates and UTF-8 in JSON are taken strictly.
-func NewAPI(mux *http.ServeMux, title, version string) huma.API {
+// APIConfig describes an API.
+type APIConfig struct {
+	Title       string
+	Version     string
+	Description string // Markdown
+	Path        string // of its description, without .json; default /openapi
+	Security    map[string]*huma.SecurityScheme
+}
+
+// NewAPI returns an API on the mux. Names, duplicates and UTF-8 in JSON are
+// taken strictly.
+func NewAPI(mux *http.ServeMux, cfg APIConfig) huma.API {
 	useProblems()
-	config := huma.DefaultConfig(title, version)
+	config := huma.DefaultConfig(cfg.Title, cfg.Version)
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		service: {Type: "http", Scheme: "bearer", Description: "A service token."},
+	config.Info.Description = cfg.Description
+	if cfg.Path != "" {
+		config.OpenAPIPath = cfg.Path
 	}
+	config.Components.SecuritySchemes = cfg.Security
 	strict := huma.Format{
 		Marshal:   huma.DefaultJSONFormat.Marshal,
 		Unmarshal: func(data []byte, v any) error { return json.Unmarshal(data, v) },
@@ -34,9 +45,6 @@ func NewAPI(mux *http.ServeMux, title, version string) huma.API {
 	api.UseMiddleware(ignoreAccept)
 	return api
 }
-
-// service names the security scheme of service tokens.
-const service = "service"
 
 type acceptKey struct{}
 
@@ -73,28 +81,50 @@ type Access int
 // The kinds of callers. A route that services may call names the one scope that
 // their token must have.
 const (
-	Anyone Access = iota
-	ProjectsRead
+	Anyone       Access = iota
+	ProjectsRead        // a service token with this scope, as the next three
 	ProjectsWrite
 	EventsRead
 	Operate
+	User     // a user's token
+	Operator // a user's token with the role of an operator
 )
 
-// scope returns what a service token needs for a route; ok is false for one that
-// is not for services.
-func (a Access) scope() (scope previewd.Scope, ok bool) {
+// The names of security schemes.
+const (
+	schemeService  = "service"
+	schemeUser     = "user"
+	schemeOperator = "operator"
+)
+
+// security returns the scheme by which a route lets callers in, with the scope
+// that a service token needs for it; "" lets anyone in.
+func (a Access) security() (scheme string, scopes []string) {
 	switch a {
 	case ProjectsRead:
-		return previewd.ScopeProjectsRead, true
+		return schemeService, []string{string(previewd.ScopeProjectsRead)}
 	case ProjectsWrite:
-		return previewd.ScopeProjectsWrite, true
+		return schemeService, []string{string(previewd.ScopeProjectsWrite)}
 	case EventsRead:
-		return previewd.ScopeEventsRead, true
+		return schemeService, []string{string(previewd.ScopeEventsRead)}
 	case Operate:
-		return previewd.ScopeOperate, true
+		return schemeService, []string{string(previewd.ScopeOperate)}
+	case User:
+		return schemeUser, []string{}
+	case Operator:
+		return schemeOperator, []string{}
 	case Anyone:
 	}
-	return "", false
+	return "", nil
+}
+
+func bearer(description string) *huma.SecurityScheme {
+	return &huma.SecurityScheme{Type: "http", Scheme: "bearer", Description: description}
+}
+
+// ServiceSecurity is the security of an API for services.
+func ServiceSecurity() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{schemeService: bearer("A service token.")}
 }
 
 // Route registers a handler. Every error that it returns becomes a problem.
@@ -122,8 +152,8 @@ func Route[I, O any](api huma.API, access Access, op huma.Operation, handler fun
 
 // describe adds to an operation what all share.
 func describe(api huma.API, access Access, op *huma.Operation) {
-	if scope, ok := access.scope(); ok {
-		op.Security = []map[string][]string{{service: {string(scope)}}}
+	if scheme, scopes := access.security(); scheme != "" {
+		op.Security = []map[string][]string{{scheme: scopes}}
 	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}

@@ -75,7 +75,7 @@ func RequireService(api huma.API, callers Callers) func(huma.Context, func(huma.
 			return
 		}
 		var scope previewd.Scope // "" is in no token's scopes
-		if scopes := security[0][service]; len(scopes) == 1 {
+		if scopes := security[0][schemeService]; len(scopes) == 1 {
 			scope = previewd.Scope(scopes[0])
 		}
 		caller, p, challenge := admit(ctx.Context(), callers, ctx.Header("Authorization"), scope)

@@ -16,9 +16,10 @@ import (
 )
 
 type requestInfo struct {
-	id   string
-	path string
-	log  *slog.Logger
+	id    string
+	path  string
+	trace string
+	log   *slog.Logger
 }
 
 type requestInfoKey struct{}
@@ -34,6 +35,10 @@ func requestInfoOf(ctx context.Context) requestInfo {
 // RequestID returns the id of the request that ctx belongs to.
 func RequestID(ctx context.Context) string { return requestInfoOf(ctx).id }
 
+// Trace returns the traceparent (W3C Trace Context) that came with the request
+// that ctx belongs to, "" when there was none.
+func Trace(ctx context.Context) string { return requestInfoOf(ctx).trace }
+
 // Ids that callers may give their requests: short and harmless in a log.
 var requestID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 
@@ -47,10 +52,11 @@ func WithRequest(log *slog.Logger, next http.Handler) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		info := requestInfo{id: id, path: r.URL.Path, log: log}
 		if trace := r.Header.Get("traceparent"); len(trace) == 55 {
 			w.Header().Set("traceparent", trace)
+			info.trace = trace
 		}
-		info := requestInfo{id: id, path: r.URL.Path, log: log}
 		r = r.WithContext(context.WithValue(r.Context(), requestInfoKey{}, info))
 		defer func() {
 			v := recover()

@@ -28,8 +28,9 @@ type Server struct {
 
 // Register puts the API's routes on the mux.
 func Register(mux *http.ServeMux, cfg Config) *Server {
-	api := httpx.NewAPI(mux, "previewd worker", cfg.Version)
-	api.OpenAPI().Info.Description = description
+	api := httpx.NewAPI(mux, httpx.APIConfig{
+		Title: "previewd worker", Version: cfg.Version, Description: description, Security: httpx.ServiceSecurity(),
+	})
 	s := &Server{Config: cfg, api: api}
 	api.UseMiddleware(httpx.RequireService(api, cfg.Callers))
 	s.routes(api)
@@ -63,7 +64,7 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, write, op(remove, "/v1/projects/{projectId}", "delete-project", "Delete a project with all that belongs to it"), s.deleteProject)
 	httpx.Route(api, read, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
 	httpx.Route(api, events, s.buildStream(), s.streamBuildEvents)
-	httpx.Route(api, read, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
+	httpx.Route(api, read, httpx.LogText(op(get, "/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), s.readLog)
 	httpx.Route(api, read, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
 	httpx.Route(api, write, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
 	httpx.Route(api, operate, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
