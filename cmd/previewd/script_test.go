@@ -6,8 +6,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -49,12 +49,16 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// keep sets a variable to what the last command printed.
+// keep sets a variable to what the last command printed that matches.
 func keep(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: keep NAME")
+	if len(args) != 3 {
+		ts.Fatalf("usage: keep NAME stdout|stderr REGEXP")
 	}
-	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+	found := regexp.MustCompile(args[2]).FindString(ts.ReadFile(args[1]))
+	if found == "" {
+		ts.Fatalf("nothing matches %s", args[2])
+	}
+	ts.Setenv(args[0], found)
 }
 
 // until repeats a command line, for two seconds and what starting it takes, until

@@ -55,6 +55,7 @@ type App struct {
 	relay    *event.Relay
 	streams  *httpx.Streams
 	bearers  *worker.Callers // of stored tokens
+	problems *httpx.References
 	lock     *flock.Flock
 	log      *slog.Logger
 }
@@ -106,7 +107,8 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.streams = httpx.NewStreams(httpx.StreamConfig{Source: a.Worker, Hints: hub, FeedTopic: worker.FeedTopic, Log: opts.Log})
-	previews = preview.New(preview.Config{Source: a.Worker, Streams: a.streams, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
+	a.problems = httpx.NewReferences(httpx.ReferencesConfig{Store: a.Store, Log: opts.Log})
+	previews = preview.New(preview.Config{Source: a.Worker, Streams: a.streams, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log, Recorder: a.problems})
 	a.bearers = worker.NewCallers(worker.CallersConfig{Store: a.Store, Log: opts.Log})
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
@@ -114,10 +116,11 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		Callers: a.callers(token),
 	})
 	a.metrics = newMetrics(opts.Version, a.Worker, a.Store)
+	a.metrics.countReferences(a.problems)
 	mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), a.callers(token)))
 	a.health(mux)
 	mux.Handle("/", httpx.Fallback(mux))
-	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(mux))))
+	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(mux)), httpx.RecordTo(a.problems)))
 	a.runner, err = runner.New(runner.Config{
 		Dispatcher: a.Worker, Artifacts: artifacts, ID: a.runnerID, WorkDir: a.Config.WorkPath(),
 		Executable: opts.Executable, Slots: max(a.Config.Builds, 0), Log: opts.Log,
@@ -256,7 +259,12 @@ func (a *App) Run(ctx context.Context) error {
 		return errors.Join(err, a.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.serve(ctx) })
+	recording, recorded := context.WithCancel(context.WithoutCancel(ctx)) // until the last request has been answered
+	group.Go(func() error {
+		defer recorded()
+		return a.serve(ctx)
+	})
+	group.Go(func() error { return a.problems.Run(recording) })
 	group.Go(func() error { return a.hub.Run(ctx) })
 	group.Go(func() error { return a.relay.Run(ctx) })
 	group.Go(func() error { return a.streams.Run(ctx) })

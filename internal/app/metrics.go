@@ -50,6 +50,16 @@ func newMetrics(version string, w *worker.Service, db *store.DB) *metrics {
 	return m
 }
 
+// countReferences shows how the recorder of problems does.
+func (m *metrics) countReferences(problems *httpx.References) {
+	counter := func(name, help string, pick func(recorded, dropped int64) int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(pick(problems.Counts())) })
+	}
+	m.registry.MustRegister(
+		counter("previewd_problems_total", "Problems that were answered and kept under their reference ids.", func(recorded, _ int64) int64 { return recorded }),
+		counter("previewd_problems_dropped_total", "Problems that were answered and not kept: too many at once.", func(_, dropped int64) int64 { return dropped }))
+}
+
 // queueCollector asks the database at each scrape: the queue is shared with
 // other servers. While the database does not answer it shows nothing.
 type queueCollector struct{ db *store.DB }

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/telemetry"
 )
 
 // VerifyUser returns who a token speaks for. It returns CodeUnauthorized, and
@@ -60,6 +61,7 @@ func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.C
 			_ = huma.WriteErr(api, ctx, p.Status, "", p)
 			return
 		}
+		Note(ctx.Context(), telemetry.UserID, user.ID)
 		next(huma.WithValue(ctx, userKey{}, *user))
 	}
 }
