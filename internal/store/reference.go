@@ -26,11 +26,29 @@ func (db *DB) InsertReferences(ctx context.Context, refs []previewd.Reference) e
 	})
 }
 
-// PruneReferences drops problems that were answered before a moment, at most
-// limit of them, and returns how many.
-func (db *DB) PruneReferences(ctx context.Context, before time.Time, limit int) (int64, error) {
+// keepReferences is how long it is known what became of a reference id.
+const keepReferences = 30 * 24 * time.Hour
+
+// PruneReferences drops problems that are older than they are kept, at most limit
+// of them, and returns how many.
+func (db *DB) PruneReferences(ctx context.Context, limit int) (int64, error) {
 	return db.exec(ctx, `DELETE FROM reference_ids WHERE reference_id IN (
-		SELECT reference_id FROM reference_ids WHERE at < $1 ORDER BY at LIMIT $2)`, micros(before), limit)
+		SELECT reference_id FROM reference_ids WHERE at < $1 ORDER BY at LIMIT $2)`, micros(db.now.Add(-keepReferences)), limit)
+}
+
+// PruneOldReferences drops all that PruneReferences would, in small transactions.
+func (db *DB) PruneOldReferences(ctx context.Context) error {
+	const batch = 500
+	for dropped := int64(batch); dropped == batch; {
+		err := db.Tx(ctx, "reference.prune", func(tx *DB) (err error) {
+			dropped, err = tx.PruneReferences(ctx, batch)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // FindReference returns what is known of a reference id: of a problem that was

@@ -33,9 +33,6 @@ func (s *Service) RunSweeper(ctx context.Context) error {
 
 const pruneBatch = 500
 
-// keepReferences is how long it is known what became of a reference id.
-const keepReferences = 30 * 24 * time.Hour
-
 // Prune drops stored answers, keys and references that are older than they are
 // kept. What a key has created is remembered for ever by the project itself.
 func (s *Service) Prune(ctx context.Context) error {
@@ -45,7 +42,7 @@ func (s *Service) Prune(ctx context.Context) error {
 			if keys, err = tx.PruneKeys(ctx, s.Retention, pruneBatch); err != nil {
 				return err
 			}
-			references, err = tx.PruneReferences(ctx, tx.Now().Add(-keepReferences), pruneBatch)
+			references, err = tx.PruneReferences(ctx, pruneBatch)
 			return err
 		})
 		if err != nil || keys < pruneBatch && references < pruneBatch {
