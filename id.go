@@ -78,6 +78,10 @@ func NewReferenceID() string { return "ref_" + randomText() }
 // NewRequestID returns a new "req_…" id with 80 random bits.
 func NewRequestID() string { return "req_" + randomText() }
 
+// NewTokenID returns a new "tok_…" id with 80 random bits. It names a service
+// token and is no secret.
+func NewTokenID() string { return "tok_" + randomText() }
+
 func randomText() string {
 	var b [10]byte
 	rand.Read(b[:])

@@ -54,6 +54,8 @@ type App struct {
 	runnerID string
 	metrics  *metrics
 	streams  *httpx.Streams
+	bearers  *worker.Callers // of stored tokens
+	problems problems
 	lock     *flock.Flock
 	log      *slog.Logger
 	recover  func(context.Context) error   // before anything else runs
@@ -85,9 +87,11 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if a.runnerID, err = a.findRunnerID(); err != nil {
 		return nil, err
 	}
-	b := &builder{App: a, opts: opts, mux: http.NewServeMux(), hub: &event.Hub{Bus: a.Store}, tokens: a.tokens(token)}
+	b := &builder{App: a, opts: opts, mux: http.NewServeMux(), hub: &event.Hub{Bus: a.Store}, callers: a.callers(token)}
 	a.metrics = newMetrics(opts.Version, a.Store)
-	b.run(b.hub.Run, a.serve)
+	a.problems = newProblems(a.Store, a.Users, opts.Log)
+	a.metrics.countProblems(a.problems)
+	b.run(b.hub.Run, a.bearers.Run)
 	if a.Config.OwnsWorker() {
 		err = b.worker()
 	} else {
@@ -103,10 +107,10 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if a.Config.Is(config.RoleWorker) || a.Config.Is(config.RoleGateway) {
 		b.run(a.watchIntegrity)
 	}
-	b.mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), b.tokens))
+	b.mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), b.callers))
 	a.health(b.mux)
 	b.mux.Handle("/", httpx.Fallback(b.mux))
-	api := httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(b.mux)))
+	api := httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(b.mux)), httpx.RecordTo(a.problems))
 	a.handler = api
 	if b.previews != nil {
 		a.handler = byHost(b.previews, api)
@@ -120,7 +124,7 @@ type builder struct {
 	opts     Options
 	mux      *http.ServeMux
 	hub      *event.Hub
-	tokens   []httpx.Token
+	callers  httpx.Callers
 	previews *preview.Server
 }
 
@@ -149,7 +153,7 @@ func (b *builder) worker() error {
 	b.metrics.watchWorker(b.Worker)
 	if cfg.Is(config.RolePreview) {
 		b.previews = preview.New(preview.Config{
-			Source: b.Worker, Streams: b.streams, Artifacts: artifacts, Domain: cfg.PreviewHost(), Log: b.log,
+			Source: b.Worker, Streams: b.streams, Artifacts: artifacts, Domain: cfg.PreviewHost(), Log: b.log, Recorder: b.problems,
 		})
 	}
 	if cfg.Is(config.RoleWorker) {
@@ -157,7 +161,7 @@ func (b *builder) worker() error {
 			Feed: b.Store, Hub: b.hub, Holder: b.runnerID, Wake: worker.EventTopic, Grown: worker.FeedTopic,
 			Failed: func(err error) { b.log.Error("giving places in the feed failed", telemetry.Error, err) },
 		}
-		workerapi.Register(b.mux, workerapi.Config{Worker: b.Worker, Streams: b.streams, Version: b.opts.Version, Tokens: b.tokens})
+		workerapi.Register(b.mux, workerapi.Config{Worker: b.Worker, Streams: b.streams, Version: b.opts.Version, Callers: b.callers})
 		b.run(relay.Run, b.Worker.RunReaper, b.Worker.RunSweeper)
 	}
 	if cfg.Is(config.RoleRunner) {
@@ -241,8 +245,15 @@ func (a *App) timeouts() worker.Timeouts {
 	return t
 }
 
-func (a *App) tokens(service string) []httpx.Token {
-	tokens := []httpx.Token{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
+// callers are those of the configuration, with all scopes, and those of tokens in
+// the database.
+func (a *App) callers(service string) httpx.Callers {
+	a.bearers = worker.NewCallers(worker.CallersConfig{Store: a.Store, Log: a.log})
+	return httpx.CallerChain{a.tokens(service), a.bearers}
+}
+
+func (a *App) tokens(service string) httpx.Tokens {
+	tokens := httpx.Tokens{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
 	if a.Config.LegacyToken != "" {
 		legacy := previewd.Caller{Principal: "legacy", Service: "legacy", LegacyIDs: true}
 		tokens = append(tokens, httpx.Token{Secret: a.Config.LegacyToken, Caller: legacy})
@@ -326,6 +337,14 @@ func (a *App) Run(ctx context.Context) error {
 		return errors.Join(err, a.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	recording, served := context.WithCancel(context.WithoutCancel(ctx)) // until the last request is answered
+	group.Go(func() error {
+		defer served()
+		return a.serve(ctx)
+	})
+	for _, problems := range a.problems.each() {
+		group.Go(func() error { return problems.Run(recording) })
+	}
 	for _, part := range a.parts {
 		group.Go(func() error { return part(ctx) })
 	}

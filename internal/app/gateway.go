@@ -76,6 +76,9 @@ func (b *builder) gateway(ctx context.Context) error {
 		Service: b.Gateway, Verify: verify, Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
 	})
 	b.metrics.watchGateway(ctx, b.Gateway)
+	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
+		b.run(b.pruneProblems)
+	}
 	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller)
 	return nil
 }

@@ -89,12 +89,12 @@ func (q *queueCollector) Collect(found chan<- prometheus.Metric) {
 }
 
 // handler needs a service token wherever others than this machine can ask.
-func (m *metrics) handler(listening net.Addr, tokens []httpx.Token) http.Handler {
+func (m *metrics) handler(listening net.Addr, callers httpx.Callers) http.Handler {
 	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	if tcp, ok := listening.(*net.TCPAddr); ok && tcp.IP.IsLoopback() {
 		return h
 	}
-	return httpx.WithService(tokens, h)
+	return httpx.WithService(callers, previewd.ScopeOperate, h)
 }
 
 func (m *metrics) show(found *previewd.Integrity) {

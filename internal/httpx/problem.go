@@ -35,6 +35,7 @@ type Problem struct {
 	RetryAfterMS int64         `json:"retryAfterMs,omitempty"`
 
 	cause  error
+	logged bool
 	replay previewd.Replay
 }
 
@@ -151,9 +152,7 @@ func retryAfter(p *Problem) string { return strconv.FormatInt((p.RetryAfterMS+99
 var useProblems = sync.OnceFunc(func() {
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		p := humaProblem(ctx.Context(), status, msg, errs)
-		if p.cause != nil || p.Status >= 500 {
-			logProblem(ctx.Context(), p)
-		}
+		logProblem(ctx.Context(), p)
 		return p
 	}
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {

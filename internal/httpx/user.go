@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/telemetry"
 )
 
 // VerifyUser returns who a token speaks for. It returns CodeUnauthorized, and
@@ -17,7 +18,7 @@ type VerifyUser func(ctx context.Context, token string) (*previewd.User, error)
 // UserSecurity is the security of an API for users.
 func UserSecurity() map[string]*huma.SecurityScheme {
 	return map[string]*huma.SecurityScheme{
-		"user": bearer("A user's token."), "operator": bearer("The token of a user who is an operator."),
+		schemeUser: bearer("A user's token."), schemeOperator: bearer("The token of a user who is an operator."),
 	}
 }
 
@@ -44,7 +45,7 @@ func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.C
 		}
 		user, err := verifyHeader(ctx, verify)
 		if err == nil {
-			if _, operators := ctx.Operation().Security[0]["operator"]; operators && !user.Operator {
+			if _, operators := ctx.Operation().Security[0][schemeOperator]; operators && !user.Operator {
 				err = &previewd.Error{Code: previewd.CodeForbidden, Message: "This route is for operators."}
 			}
 		}
@@ -60,6 +61,7 @@ func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.C
 			_ = huma.WriteErr(api, ctx, p.Status, "", p)
 			return
 		}
+		Note(ctx.Context(), telemetry.UserID, user.ID)
 		next(huma.WithValue(ctx, userKey{}, *user))
 	}
 }

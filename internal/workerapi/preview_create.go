@@ -5,6 +5,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
+	"github.com/previewd/previewd/internal/telemetry"
 )
 
 type createPreviewInput struct {
@@ -32,6 +33,7 @@ type createPreviewOutput struct {
 const legacySince = "@1767225600" // 2026-01-01
 
 func (s *Server) createPreview(ctx context.Context, in *createPreviewInput) (*createPreviewOutput, error) {
+	httpx.Note(ctx, telemetry.UserID, in.Body.UserID)
 	files, err := in.Body.TemplateFiles.Files()
 	if err != nil {
 		return nil, err
