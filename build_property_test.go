@@ -65,9 +65,9 @@ func legalEdges() []edge {
 
 type condition = func(s previewd.BuildState, t previewd.Trigger) bool
 
-func always(previewd.BuildState, previewd.Trigger) bool       { return true }
-func isDue(s previewd.BuildState, t previewd.Trigger) bool    { return !t.Now.Before(s.RunnableAt) }
-func holds(s previewd.BuildState, t previewd.Trigger) bool    { return t.Epoch == s.Epoch }
+func always(previewd.BuildState, previewd.Trigger) bool    { return true }
+func isDue(s previewd.BuildState, t previewd.Trigger) bool { return !t.Now.Before(s.RunnableAt) }
+func holds(s previewd.BuildState, t previewd.Trigger) bool { return t.Epoch == s.Epoch }
 func asksUser(_ previewd.BuildState, t previewd.Trigger) bool {
 	return t.Reason != previewd.CancelSuperseded
 }

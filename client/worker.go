@@ -82,6 +82,12 @@ func (c *Client) ListProjects(ctx context.Context, filter previewd.ProjectFilter
 	if filter.UserID != "" {
 		query.Set("userId", filter.UserID)
 	}
+	if filter.CreatedBy != "" {
+		query.Set("createdBy", filter.CreatedBy)
+	}
+	if filter.After != "" {
+		query.Set("after", filter.After)
+	}
 	var page previewd.ProjectPage
 	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/projects", query: query, out: &page})
 	return &page, err

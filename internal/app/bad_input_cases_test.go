@@ -80,7 +80,7 @@ func newBadInput(s *server) *badInput {
 	b := &badInput{server: s, fields: map[string][]string{}, required: map[string][]string{}}
 	b.valid = map[string]string{
 		"projectId": p.ProjectID, "buildId": p.BuildID, "number": "1", "wait": "1s", "after": "1", "log": "true", "offset": "1", "limit": "10",
-		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "delete-project.projectId": doomed.ProjectID, "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
+		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "createdBy": "local", "list-projects.after": p.ProjectID, "delete-project.projectId": doomed.ProjectID, "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
 		"body.userId": `"u"`, "body.projectId": `""`, "body.prompt": `"p"`, "body.templateFiles": `{"index.html":"y"}`, "body.metadata": `{"a":1}`, "body.policy": `"supersede"`,
 	}
 	b.readDescription()

@@ -17,16 +17,27 @@ import (
 	"github.com/previewd/previewd/internal/fault"
 )
 
-// NewAPI returns an API on the mux whose description is served under
-// /openapi.json. Names, duplicates and UTF-8 in JSON are taken strictly.
-func NewAPI(mux *http.ServeMux, title, version string) huma.API {
+// APIConfig describes an API.
+type APIConfig struct {
+	Title       string
+	Version     string
+	Description string // Markdown
+	Path        string // of its description, without .json; default /openapi
+	Security    map[string]*huma.SecurityScheme
+}
+
+// NewAPI returns an API on the mux. Names, duplicates and UTF-8 in JSON are
+// taken strictly.
+func NewAPI(mux *http.ServeMux, cfg APIConfig) huma.API {
 	useProblems()
-	config := huma.DefaultConfig(title, version)
+	config := huma.DefaultConfig(cfg.Title, cfg.Version)
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"service": {Type: "http", Scheme: "bearer", Description: "A service token."},
+	config.Info.Description = cfg.Description
+	if cfg.Path != "" {
+		config.OpenAPIPath = cfg.Path
 	}
+	config.Components.SecuritySchemes = cfg.Security
 	strict := huma.Format{
 		Marshal:   huma.DefaultJSONFormat.Marshal,
 		Unmarshal: func(data []byte, v any) error { return json.Unmarshal(data, v) },
@@ -72,9 +83,22 @@ type Access int
 
 // The kinds of callers.
 const (
-	Anyone  Access = iota
-	Service        // a service token
+	Anyone   Access = iota
+	Service         // a service token
+	User            // a user's token
+	Operator        // a user's token with the role of an operator
 )
+
+var schemes = map[Access]string{Service: "service", User: "user", Operator: "operator"}
+
+func bearer(description string) *huma.SecurityScheme {
+	return &huma.SecurityScheme{Type: "http", Scheme: "bearer", Description: description}
+}
+
+// ServiceSecurity is the security of an API for services.
+func ServiceSecurity() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{"service": bearer("A service token.")}
+}
 
 // Route registers a handler. Every error that it returns becomes a problem.
 func Route[I, O any](api huma.API, access Access, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
@@ -101,8 +125,8 @@ func Route[I, O any](api huma.API, access Access, op huma.Operation, handler fun
 
 // describe adds to an operation what all share.
 func describe(api huma.API, access Access, op *huma.Operation) {
-	if access == Service {
-		op.Security = []map[string][]string{{"service": {}}}
+	if scheme := schemes[access]; scheme != "" {
+		op.Security = []map[string][]string{{scheme: {}}}
 	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}

@@ -194,6 +194,14 @@ func (db *DB) HastenIntent(ctx context.Context, id string) error {
 	return err
 }
 
+// ReviveIntent makes an open intent one that is asked for again, at once and
+// until a new deadline.
+func (db *DB) ReviveIntent(ctx context.Context, id string, deadline time.Time) error {
+	return changedOne(db.exec(ctx, `
+		UPDATE gateway_intents SET state = 'pending', next_attempt_at = $2, deadline_at = $3, updated_at = $2
+		WHERE id = $1 AND state IN ('pending', 'attention')`, id, micros(db.now), micros(deadline)))
+}
+
 // RequestCancel marks a pending intent as one that its user has taken back.
 func (db *DB) RequestCancel(ctx context.Context, id string) error {
 	return changedOne(db.exec(ctx, `

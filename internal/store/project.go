@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -42,7 +44,11 @@ func (db *DB) InsertFirstEvents(ctx context.Context, projectID string, events ..
 	return nil
 }
 
-const projectColumns = `p.id, p.owner_id, p.id_source, p.created_by_service, COALESCE(cv.number, 0), p.pinned, p.created_at,`
+const projectColumns = `p.id, p.owner_id, p.id_source, p.created_by_service, p.create_principal, p.create_key,
+	COALESCE(cv.number, 0), p.pinned, p.created_at,`
+
+// NoKey begins what stands for the key of a create that had none.
+const NoKey = "none:"
 
 const projectFrom = `
 	FROM worker_projects p
@@ -60,12 +66,18 @@ type Project struct {
 func scanProject(r rows) (*Project, error) {
 	p, b, s := new(Project), new(Build), buildScan{}
 	var pinned, created int64
-	dest := []any{&p.ID, &p.UserID, (*string)(&p.IDGenerationSource), &p.CreatedByService, &p.CurrentVersion, &pinned, &created}
+	dest := []any{
+		&p.ID, &p.UserID, (*string)(&p.IDGenerationSource), &p.CreatedByService, &p.CreatePrincipal, &p.CreateKey,
+		&p.CurrentVersion, &pinned, &created,
+	}
 	if err := r.Scan(append(dest, s.dest(b)...)...); err != nil {
 		return nil, err
 	}
 	if err := s.fill(b); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(p.CreateKey, NoKey) {
+		p.CreateKey = ""
 	}
 	p.Pinned, p.CreatedAt, p.LatestBuild, p.Build = pinned == 1, timeOf(&created), b.Build, b
 	return p, nil
@@ -84,12 +96,16 @@ func (db *DB) FindProject(ctx context.Context, id string) (*Project, error) {
 }
 
 // ListProjects returns projects whose id is below the cursor, newest first.
-func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int) ([]*Project, error) {
+func (db *DB) ListProjects(ctx context.Context, filter previewd.ProjectFilter, below string, limit int) ([]*Project, error) {
 	query := `SELECT ` + projectColumns + buildColumns + projectFrom + ` AND p.id < $1`
 	args := []any{below, limit}
-	if ownerID != "" {
-		query += ` AND p.owner_id = $3`
-		args = append(args, ownerID)
+	for _, only := range []struct{ condition, value string }{
+		{`p.owner_id =`, filter.UserID}, {`p.created_by_service =`, filter.CreatedBy}, {`p.id >`, filter.After},
+	} {
+		if only.value != "" {
+			args = append(args, only.value)
+			query += ` AND ` + only.condition + ` $` + strconv.Itoa(len(args))
+		}
 	}
 	return all(ctx, db, scanProject, query+` ORDER BY p.id DESC LIMIT $2`, args...)
 }

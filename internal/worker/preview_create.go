@@ -77,7 +77,7 @@ func (s *Service) create(ctx context.Context, c *store.Creation) (*store.Created
 		return &store.Created{Outcome: store.OutcomeKnown, Stored: *stored}, nil
 	}
 	c.Key.Key, c.Window = "", 0
-	c.Project.CreateKey = "none:" + c.Project.ID
+	c.Project.CreateKey = store.NoKey + c.Project.ID
 	created, err := s.Store.CreatePreview(ctx, c)
 	if err == nil && key.Key != "" {
 		err = s.Store.Tx(ctx, "key", func(tx *store.DB) error { _, err := tx.InsertKey(ctx, key); return err })
@@ -168,7 +168,7 @@ func (s *Service) newCreation(ctx context.Context, req previewd.CreatePreviewReq
 	build.OwnerID = req.UserID
 	createKey := req.IdempotencyKey
 	if createKey == "" {
-		createKey = "none:" + projectID
+		createKey = store.NoKey + projectID
 	}
 	preview := &previewd.Preview{
 		BuildID: build.ID, ProjectID: projectID, UserID: req.UserID, Status: previewd.BuildQueued,

@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
 )
@@ -71,32 +69,10 @@ func (s *Server) getBuild(ctx context.Context, in *getBuildInput) (*buildOutput,
 	return &buildOutput{Status: http.StatusOK, Body: build}, nil
 }
 
-type readLogInput struct {
-	BuildID string `path:"buildId"`
-	Offset  int64  `query:"offset" minimum:"0" doc:"Byte to begin at: 0, or what Log-Next-Offset said."`
-	Limit   int    `query:"limit" minimum:"0" maximum:"262144" doc:"Most bytes to return; default 262144."`
-}
-
-type readLogOutput struct {
-	ContentType string `header:"Content-Type"`
-	Next        int64  `header:"Log-Next-Offset" doc:"Where to read on."`
-	Complete    bool   `header:"Log-Complete" doc:"true when the build is over and this is the end of its log."`
-	Body        []byte
-}
-
-func logText(path, id, summary string) huma.Operation {
-	o := op(http.MethodGet, path, id, summary)
-	o.Responses = map[string]*huma.Response{"200": {
-		Description: "The log's bytes from offset on.",
-		Content:     map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}},
-	}}
-	return o
-}
-
-func (s *Server) readLog(ctx context.Context, in *readLogInput) (*readLogOutput, error) {
+func (s *Server) readLog(ctx context.Context, in *httpx.ReadLogInput) (*httpx.ReadLogOutput, error) {
 	chunk, err := s.Worker.ReadLog(ctx, in.BuildID, in.Offset, in.Limit)
 	if err != nil {
 		return nil, err
 	}
-	return &readLogOutput{ContentType: "text/plain; charset=utf-8", Next: chunk.Next, Complete: chunk.Complete, Body: chunk.Data}, nil
+	return httpx.LogOutput(chunk), nil
 }

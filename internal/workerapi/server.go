@@ -28,8 +28,9 @@ type Server struct {
 
 // Register puts the API's routes on the mux.
 func Register(mux *http.ServeMux, cfg Config) *Server {
-	api := httpx.NewAPI(mux, "previewd worker", cfg.Version)
-	api.OpenAPI().Info.Description = description
+	api := httpx.NewAPI(mux, httpx.APIConfig{
+		Title: "previewd worker", Version: cfg.Version, Description: description, Security: httpx.ServiceSecurity(),
+	})
 	s := &Server{Config: cfg, api: api}
 	api.UseMiddleware(httpx.RequireService(api, cfg.Tokens))
 	s.routes(api)
@@ -58,7 +59,7 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, svc, op(remove, "/v1/projects/{projectId}", "delete-project", "Delete a project with all that belongs to it"), s.deleteProject)
 	httpx.Route(api, svc, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
 	httpx.Route(api, svc, s.buildStream(), s.streamBuildEvents)
-	httpx.Route(api, svc, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
+	httpx.Route(api, svc, httpx.LogText(op(get, "/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), s.readLog)
 	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
 	httpx.Route(api, svc, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
 	httpx.Route(api, svc, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
