@@ -1,6 +1,7 @@
 package workerapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -163,8 +164,10 @@ func creatingFaults(elsewhere string) []faultCase {
 
 		{"Page", steps(html(200)), previewd.CodeInternal, 1, 1},
 		{"PageNotFound", steps(html(404)), previewd.CodeInternal, 1, 1},
-		{"Redirect", steps(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere, 307) }), previewd.CodeInternal, 1, 1},
-		{"RedirectBack", steps(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/v1/projects", 303) }), previewd.CodeInternal, 1, 1},
+		{"Redirect", steps(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere, http.StatusTemporaryRedirect)
+		}), previewd.CodeInternal, 1, 1},
+		{"RedirectBack", steps(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/v1/projects", http.StatusSeeOther) }), previewd.CodeInternal, 1, 1},
 		{"Huge", steps(answers(201, huge)), previewd.CodeInternal, 1, 1},
 		{"HugeProblem", steps(answers(400, huge)), previewd.CodeInternal, 1, 1},
 		{"NoContent", steps(answers(204, "")), previewd.CodeInternal, 1, 1},
@@ -226,90 +229,117 @@ func TestCreatingFromAMisbehavingWorker(t *testing.T) {
 	}
 }
 
+func eventOf(change ...func(object)) object {
+	e := object{"id": "1", "cursor": "1-1", "seq": 1, "type": "build.queued", "projectId": aProject, "buildId": aBuild, "at": "2026-01-02T03:04:05Z"}
+	for _, c := range change {
+		c(e)
+	}
+	return object{"events": []any{e}, "next": "1-1"}
+}
+
+func projectOf(change ...func(object)) object {
+	p := object{"id": aProject, "userId": "ann", "status": "queued", "createdAt": "2026-01-02T03:04:05Z", "latestBuild": buildOf()}
+	for _, c := range change {
+		c(p)
+	}
+	return p
+}
+
+func versionOf(number int) object {
+	return object{"id": other, "projectId": aProject, "number": number, "buildId": aBuild, "manifestDigest": "sha256:x"}
+}
+
+func askBuild(ctx context.Context, w previewd.Worker) error {
+	_, err := w.FindBuild(ctx, aBuild, 0)
+	return err
+}
+
+func askNext(ctx context.Context, w previewd.Worker) error {
+	_, err := w.CreateBuild(ctx, nextOf(&previewd.Preview{ProjectID: aProject}))
+	return err
+}
+
+func askProject(ctx context.Context, w previewd.Worker) error {
+	_, err := w.FindProject(ctx, aProject)
+	return err
+}
+
+func askProjects(ctx context.Context, w previewd.Worker) error {
+	_, err := w.ListProjects(ctx, previewd.ProjectFilter{UserID: "ann"})
+	return err
+}
+
+func askEvents(ctx context.Context, w previewd.Worker) error {
+	_, err := w.ListEvents(ctx, previewd.EventFilter{})
+	return err
+}
+
+func askActivate(ctx context.Context, w previewd.Worker) error {
+	_, err := w.ActivateVersion(ctx, previewd.ActivateVersionRequest{ProjectID: aProject, Number: 1})
+	return err
+}
+
+func askOperation(ctx context.Context, w previewd.Worker) error {
+	_, err := w.FindOperation(ctx, caller, "key-0123456789abcdef")
+	return err
+}
+
+func askDelete(ctx context.Context, w previewd.Worker) error {
+	return w.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: aProject})
+}
+
+func askLog(ctx context.Context, w previewd.Worker) error {
+	_, err := w.ReadLog(ctx, aBuild, 0, 10)
+	return err
+}
+
+var readingCases = []struct {
+	name string
+	ask  func(context.Context, previewd.Worker) error
+	body any
+	good bool
+}{
+	{"Build", askBuild, buildOf(), true},
+	{"BuildOfUnknownStatus", askBuild, buildOf(set("status", "hibernating")), true},
+	{"OtherBuild", askBuild, buildOf(set("id", other)), false},
+	{"BuildWithoutProject", askBuild, buildOf(set("projectId", "")), false},
+	{"BuildWithoutSeq", askBuild, buildOf(set("seq", 0)), false},
+	{"BuildWithoutStatus", askBuild, buildOf(set("status", "")), false},
+	{"BuildSupersededByNothing", askBuild, buildOf(set("supersededBy", "x")), false},
+	{"NextBuild", askNext, buildOf(), true},
+	{"NextBuildOfAnother", askNext, buildOf(set("projectId", other)), false},
+	{"Project", askProject, projectOf(), true},
+	{"ProjectOfUnknownStatus", askProject, projectOf(set("status", "hibernating")), true},
+	{"OtherProject", askProject, projectOf(set("id", other)), false},
+	{"ProjectOfNobody", askProject, projectOf(set("userId", "")), false},
+	{"ProjectWithAnothersBuild", askProject, projectOf(set("latestBuild", buildOf(set("projectId", other)))), false},
+	{"Projects", askProjects, object{"projects": []any{projectOf()}}, true},
+	{"ProjectsOfAnother", askProjects, object{"projects": []any{projectOf(set("userId", "bob"))}}, false},
+	{"Events", askEvents, eventOf(), true},
+	{"EventOfUnknownType", askEvents, eventOf(set("type", "build.hibernated")), true},
+	{"EventWithoutProject", askEvents, eventOf(set("projectId", nil)), false},
+	{"EventWithoutSeq", askEvents, eventOf(set("seq", 0)), false},
+	{"EventWithoutType", askEvents, eventOf(set("type", "")), false},
+	{"EventOfNoBuild", askEvents, eventOf(set("buildId", "x")), false},
+	{"EventsWithoutNext", askEvents, object{"events": []any{}}, false},
+	{"MoreEventsThanAsked", askEvents, object{"events": make([]any, 101), "next": "1-1"}, false},
+	{"Version", askActivate, versionOf(1), true},
+	{"OtherVersion", askActivate, versionOf(2), false},
+	{"OtherKey", askOperation, object{"idempotencyKey": "another", "operation": "x", "status": 201}, false},
+	{"DeletedWithAPage", askDelete, "<html>", false},
+	{"LogAsJSON", askLog, object{}, false},
+}
+
 func TestReadingFromAMisbehavingWorker(t *testing.T) {
 	t.Parallel()
-	anEvent := func(change ...func(object)) object {
-		e := object{"id": "1", "cursor": "1-1", "seq": 1, "type": "build.queued", "projectId": aProject, "buildId": aBuild, "at": "2026-01-02T03:04:05Z"}
-		for _, c := range change {
-			c(e)
-		}
-		return object{"events": []any{e}, "next": "1-1"}
-	}
-	aProjectOf := func(change ...func(object)) object {
-		p := object{"id": aProject, "userId": "ann", "status": "queued", "createdAt": "2026-01-02T03:04:05Z", "latestBuild": buildOf()}
-		for _, c := range change {
-			c(p)
-		}
-		return p
-	}
-	aVersion := object{"id": other, "projectId": aProject, "number": 1, "buildId": aBuild, "manifestDigest": "sha256:x"}
-	many := object{"events": make([]any, 101), "next": "1-1"}
-	build := func(w previewd.Worker) error { _, err := w.FindBuild(t.Context(), aBuild, 0); return err }
-	project := func(w previewd.Worker) error { _, err := w.FindProject(t.Context(), aProject); return err }
-	projects := func(w previewd.Worker) error {
-		_, err := w.ListProjects(t.Context(), previewd.ProjectFilter{UserID: "ann"})
-		return err
-	}
-	events := func(w previewd.Worker) error { _, err := w.ListEvents(t.Context(), previewd.EventFilter{}); return err }
-	next := func(w previewd.Worker) error {
-		_, err := w.CreateBuild(t.Context(), nextOf(&previewd.Preview{ProjectID: aProject}))
-		return err
-	}
-	activate := func(w previewd.Worker) error {
-		_, err := w.ActivateVersion(t.Context(), previewd.ActivateVersionRequest{ProjectID: aProject, Number: 1})
-		return err
-	}
-	operation := func(w previewd.Worker) error {
-		_, err := w.FindOperation(t.Context(), caller, "key-0123456789abcdef")
-		return err
-	}
-	remove := func(w previewd.Worker) error {
-		return w.DeleteProject(t.Context(), previewd.DeleteProjectRequest{ProjectID: aProject})
-	}
-	log := func(w previewd.Worker) error { _, err := w.ReadLog(t.Context(), aBuild, 0, 10); return err }
-	for _, c := range []struct {
-		name string
-		ask  func(previewd.Worker) error
-		body any
-		good bool
-	}{
-		{"Build", build, buildOf(), true},
-		{"BuildOfUnknownStatus", build, buildOf(set("status", "hibernating")), true},
-		{"OtherBuild", build, buildOf(set("id", other)), false},
-		{"BuildWithoutProject", build, buildOf(set("projectId", "")), false},
-		{"BuildWithoutSeq", build, buildOf(set("seq", 0)), false},
-		{"BuildWithoutStatus", build, buildOf(set("status", "")), false},
-		{"BuildSupersededByNothing", build, buildOf(set("supersededBy", "x")), false},
-		{"NextBuild", next, buildOf(), true},
-		{"NextBuildOfAnother", next, buildOf(set("projectId", other)), false},
-		{"Project", project, aProjectOf(), true},
-		{"ProjectOfUnknownStatus", project, aProjectOf(set("status", "hibernating")), true},
-		{"OtherProject", project, aProjectOf(set("id", other)), false},
-		{"ProjectOfNobody", project, aProjectOf(set("userId", "")), false},
-		{"ProjectWithAnothersBuild", project, aProjectOf(set("latestBuild", buildOf(set("projectId", other)))), false},
-		{"Projects", projects, object{"projects": []any{aProjectOf()}}, true},
-		{"ProjectsOfAnother", projects, object{"projects": []any{aProjectOf(set("userId", "bob"))}}, false},
-		{"Events", events, anEvent(), true},
-		{"EventOfUnknownType", events, anEvent(set("type", "build.hibernated")), true},
-		{"EventWithoutProject", events, anEvent(set("projectId", nil)), false},
-		{"EventWithoutSeq", events, anEvent(set("seq", 0)), false},
-		{"EventWithoutType", events, anEvent(set("type", "")), false},
-		{"EventOfNoBuild", events, anEvent(set("buildId", "x")), false},
-		{"EventsWithoutNext", events, object{"events": []any{}}, false},
-		{"MoreEventsThanAsked", events, many, false},
-		{"Version", activate, aVersion, true},
-		{"OtherVersion", activate, object{"id": other, "projectId": aProject, "number": 2, "buildId": aBuild, "manifestDigest": "sha256:x"}, false},
-		{"OtherKey", operation, object{"idempotencyKey": "another", "operation": "x", "status": 201}, false},
-		{"DeletedWithAPage", remove, "<html>", false},
-		{"LogAsJSON", log, object{}, false},
-	} {
+	for _, c := range readingCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(&script{steps: steps(answers(200, c.body))})
 			t.Cleanup(server.Close)
 			far, err := workerapi.NewClient(workerapi.ClientConfig{URL: server.URL, Token: token, Jitter: noJitter})
 			require.NoError(t, err)
-			err = c.ask(far)
+			err = c.ask(t.Context(), far)
 			if c.good {
 				require.NoError(t, err)
 				return
@@ -325,7 +355,7 @@ func TestReadingFromAMisbehavingWorker(t *testing.T) {
 		t.Cleanup(server.Close)
 		far, err := workerapi.NewClient(workerapi.ClientConfig{URL: server.URL})
 		require.NoError(t, err)
-		require.Equal(t, previewd.CodeInternal, previewd.ErrorCode(log(far)))
+		require.Equal(t, previewd.CodeInternal, previewd.ErrorCode(askLog(t.Context(), far)))
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -314,38 +313,37 @@ func TestNotFoundAfterCreate(t *testing.T) {
 func TestRequestsAreTraced(t *testing.T) {
 	bubble(t, func(t *testing.T, worker *script, far *workerapi.Client) {
 		const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-		gateway := httpx.WithRequest(quiet, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			for n, ask := range []func() error{
-				func() error { _, err := far.FindBuild(r.Context(), aBuild, 0); return err },
-				func() error {
-					_, err := far.CancelBuild(r.Context(), previewd.CancelBuildRequest{BuildID: aBuild, Caller: previewd.Caller{RequestID: "req_own"}})
-					return err
-				},
-				func() error {
-					_, err := far.CancelBuild(r.Context(), previewd.CancelBuildRequest{BuildID: aBuild, Caller: previewd.Caller{RequestID: "bad\nid"}})
-					return err
-				},
-			} {
-				worker.play(problem(503, previewd.CodeUnavailable), answers(200, buildOf()))
-				require.NoError(t, ask())
-				seen := worker.seen()
-				require.Len(t, seen, 2)
-				for _, sent := range seen {
-					require.Equal(t, []string{"req_page", "req_own", "req_page"}[n], sent.Header.Get("X-Request-Id"))
-					require.Equal(t, trace, sent.Header.Get("Traceparent"))
-					require.Equal(t, "Bearer "+token, sent.Header.Get("Authorization"))
-				}
-				key := seen[0].Header.Get("Idempotency-Key")
-				require.Equal(t, key, seen[1].Header.Get("Idempotency-Key"))
-				if n > 0 {
-					_, err := strconv.Unquote(key)
-					require.NoError(t, err)
-				}
-			}
-		}))
+		var ctx context.Context
+		gateway := httpx.WithRequest(quiet, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { ctx = r.Context() }))
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("X-Request-Id", "req_page")
 		r.Header.Set("Traceparent", trace)
 		gateway.ServeHTTP(httptest.NewRecorder(), r)
+
+		find := func() error { _, err := far.FindBuild(ctx, aBuild, 0); return err }
+		cancel := func(id string) func() error {
+			return func() error {
+				_, err := far.CancelBuild(ctx, previewd.CancelBuildRequest{BuildID: aBuild, Caller: previewd.Caller{RequestID: id}})
+				return err
+			}
+		}
+		for _, c := range []struct {
+			ask  func() error
+			want string
+			keys bool
+		}{{find, "req_page", false}, {cancel("req_own"), "req_own", true}, {cancel("bad\nid"), "req_page", true}} {
+			worker.play(problem(503, previewd.CodeUnavailable), answers(200, buildOf()))
+			require.NoError(t, c.ask())
+			seen := worker.seen()
+			require.Len(t, seen, 2)
+			for _, sent := range seen {
+				require.Equal(t, c.want, sent.Header.Get("X-Request-Id"))
+				require.Equal(t, trace, sent.Header.Get("Traceparent"))
+				require.Equal(t, "Bearer "+token, sent.Header.Get("Authorization"))
+			}
+			key := seen[0].Header.Get("Idempotency-Key")
+			require.Equal(t, c.keys, key != "")
+			require.Equal(t, key, seen[1].Header.Get("Idempotency-Key"), "one key for all tries")
+		}
 	})
 }
