@@ -53,7 +53,7 @@ func TestIdleStreams(t *testing.T) {
 	}
 }
 
-func createQueued(t *testing.T, addr string, n int) []*previewd.Preview {
+func createQueued(t testing.TB, addr string, n int) []*previewd.Preview {
 	t.Helper()
 	list := make([]*previewd.Preview, n)
 	server := clientOf(t, addr) // its idle connections would count as streams' memory if each call had its own

@@ -85,6 +85,13 @@ func scanBuild(r rows) (*Build, error) {
 
 // FindBuild returns CodeNotFound when there is no such build.
 func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
+	if db.reads != nil {
+		return db.findShared(ctx, id)
+	}
+	return db.findBuild(ctx, id)
+}
+
+func (db *DB) findBuild(ctx context.Context, id string) (*Build, error) {
 	list, err := all(ctx, db, scanBuild, `SELECT `+buildColumns+buildFrom+`WHERE b.id = $1`, id)
 	if err != nil {
 		return nil, err
