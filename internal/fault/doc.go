@@ -28,13 +28,14 @@ const (
 	BlobCheck       Mechanism = "blob-check"       // completed only when the files are there
 	Fairness        Mechanism = "fairness"         // owners take turns
 	QueueCap        Mechanism = "queue-cap"        // waiting builds are bounded
+	FreshRead       Mechanism = "fresh-read"       // a read joins a query that is sent after it came
 )
 
 // Mechanisms lists every mechanism.
 func Mechanisms() []Mechanism {
 	return []Mechanism{
 		EpochCheck, TerminalAbsorbs, CancelBeats, StateGuard, RowLock, NewestWins, KeyFirst, Fingerprint, Window,
-		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap,
+		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap, FreshRead,
 	}
 }
 

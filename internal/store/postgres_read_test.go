@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -25,25 +26,34 @@ func TestManyReadsAtATime(t *testing.T) {
 		var readers errgroup.Group
 		for range 64 {
 			readers.Go(func() error {
-				for range 10 {
-					own := newCreation("u-"+previewd.NewID(), "")
-					if _, err := db.CreatePreview(t.Context(), own); err != nil {
+				own := newCreation("u-"+previewd.NewID(), "")
+				if _, err := db.CreatePreview(t.Context(), own); err != nil {
+					return err
+				}
+				for round := range 5 {
+					step := fmt.Sprint("step ", round)
+					err := db.Tx(t.Context(), "test", func(tx *store.DB) error {
+						return store.Exec(t.Context(), tx, `UPDATE worker_builds SET step = '`+step+`' WHERE id = '`+own.Build.ID+`'`)
+					})
+					if err != nil {
 						return err
 					}
-					if b, err := db.FindBuild(t.Context(), own.Build.ID); err != nil || b.ProjectID != own.Project.ID {
-						t.Errorf("found %+v, %v right after its commit", b, err)
+					for range 20 {
+						if b, err := db.FindBuild(t.Context(), own.Build.ID); err != nil || b.ProjectID != own.Project.ID || b.Step != step {
+							t.Errorf("found %+v, %v after the commit of %q", b, err, step)
+						}
+						b, err := db.FindBuild(t.Context(), shared.Build.ID)
+						if err != nil || b.PreviewURL != "" {
+							t.Errorf("found %+v, %v that another has written into", b, err)
+							continue
+						}
+						b.PreviewURL = own.Build.ID
 					}
 					for _, id := range []string{previewd.NewID(), "", "\x00", "'"} {
 						if b, err := db.FindBuild(t.Context(), id); previewd.ErrorCode(err) != previewd.CodeNotFound {
 							t.Errorf("found %+v, %v of none", b, err)
 						}
 					}
-					b, err := db.FindBuild(t.Context(), shared.Build.ID)
-					if err != nil || b.PreviewURL != "" {
-						t.Errorf("found %+v, %v that another has written into", b, err)
-						continue
-					}
-					b.PreviewURL = own.Build.ID
 				}
 				return nil
 			})
