@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,8 +49,8 @@ type StreamConfig struct {
 
 // Streams follows builds and the feed for many clients. What follows the same is
 // a group: it reads what is new once, encodes it once and hands the bytes to its
-// members. A stream that has nothing to send costs a parked goroutine and no
-// buffers: the connection is taken from net/http once the request is read.
+// members. A stream that has nothing to send costs its connection and neither a
+// goroutine nor buffers: it is taken from net/http once the request is read.
 type Streams struct {
 	StreamConfig
 	ctx     context.Context //nolint:containedctx // of streams that outlive their requests; ends when the last has had its time
@@ -64,6 +66,9 @@ type Streams struct {
 	percent  *int // of the garbage collector, while collectMore has changed it
 	members  map[*member]struct{}
 	groups   map[string]*group
+
+	probe *probe    // of tick alone, like
+	all   []*member // which it looks at
 }
 
 // NewStreams returns Streams. Run keeps them alive.
@@ -77,7 +82,7 @@ func NewStreams(cfg StreamConfig) *Streams {
 	setDefault(&cfg.Write, 10*time.Second)
 	setDefault(&cfg.Linger, 4*time.Second)
 	setDefault(&cfg.SendBytes, 64<<10)
-	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, readers: make(chan struct{}, maxReaders)}
+	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, readers: make(chan struct{}, maxReaders), probe: newProbe()}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -120,12 +125,14 @@ func (s *Streams) Run(ctx context.Context) error {
 	return nil
 }
 
-// tick ends streams that are old, keeps others alive, and looks for changes
-// whose hint was lost: at a bounded number of groups, picked by chance.
+// tick ends streams that are old or whose client has gone away, keeps others
+// alive, and looks for changes whose hint was lost: at a bounded number of
+// groups, picked by chance.
 func (s *Streams) tick(now time.Time) {
 	var old, quiet []*member
 	s.mu.Lock()
-	for m := range s.members {
+	s.all = slices.AppendSeq(s.all[:0], maps.Keys(s.members))
+	for _, m := range s.all {
 		switch {
 		case now.After(m.expires):
 			old = append(old, m)
@@ -160,6 +167,10 @@ func (s *Streams) tick(now time.Time) {
 	for _, m := range quiet {
 		m.heartbeat()
 	}
+	for _, m := range s.all {
+		m.look(s.probe)
+	}
+	clear(s.all)
 }
 
 // collectMore makes garbage cost less memory and more time while there are many
@@ -167,7 +178,7 @@ func (s *Streams) tick(now time.Time) {
 func (s *Streams) collectMore(many bool) {
 	switch {
 	case many && s.percent == nil:
-		s.percent = new(debug.SetGCPercent(100))
+		s.percent = new(debug.SetGCPercent(50))
 	case !many && s.percent != nil:
 		debug.SetGCPercent(*s.percent)
 		s.percent = nil

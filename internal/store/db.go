@@ -25,6 +25,7 @@ type DB struct {
 	q      querier
 	inTx   bool
 	now    time.Time
+	reads  *buildReads // nil in a transaction, and on SQLite, where no read waits for a network
 }
 
 // engine is what differs between SQLite and PostgreSQL.
@@ -78,15 +79,17 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	var e engine
 	var err error
+	var reads *buildReads
 	if cfg.URL != "" {
 		e, err = openPostgres(ctx, cfg)
+		reads = &buildReads{}
 	} else {
 		e, err = openSQLite(ctx, cfg)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &DB{engine: e, q: e.reader(false)}, nil
+	return &DB{engine: e, q: e.reader(false), reads: reads}, nil
 }
 
 // Engine returns "sqlite" or "postgres".
