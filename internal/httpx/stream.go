@@ -40,6 +40,7 @@ type StreamConfig struct {
 	FeedTopic string
 	Log       *slog.Logger  // default slog.Default()
 	Max       int           // streams at a time, default 20,000
+	PerOwner  int           // of one user, default 20
 	Heartbeat time.Duration // between signs of life, ± 20 %; default 15 s
 	MaxAge    time.Duration // of a stream, ± 20 %; default 15 min
 	Write     time.Duration // for a reader to take one frame; default 10 s
@@ -66,6 +67,7 @@ type Streams struct {
 	percent  *int // of the garbage collector, while collectMore has changed it
 	members  map[*member]struct{}
 	groups   map[string]*group
+	owners   map[string]int // streams of each user
 
 	probe *probe    // of tick alone, like
 	all   []*member // which it looks at
@@ -77,12 +79,13 @@ func NewStreams(cfg StreamConfig) *Streams {
 		cfg.Log = slog.Default()
 	}
 	setDefault(&cfg.Max, 20_000)
+	setDefault(&cfg.PerOwner, 20)
 	setDefault(&cfg.Heartbeat, 15*time.Second)
 	setDefault(&cfg.MaxAge, 15*time.Minute)
 	setDefault(&cfg.Write, 10*time.Second)
 	setDefault(&cfg.Linger, 4*time.Second)
 	setDefault(&cfg.SendBytes, 64<<10)
-	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, readers: make(chan struct{}, maxReaders), probe: newProbe()}
+	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, owners: map[string]int{}, readers: make(chan struct{}, maxReaders), probe: newProbe()}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -169,6 +172,7 @@ func (s *Streams) tick(now time.Time) {
 	}
 	for _, m := range s.all {
 		m.look(s.probe)
+		s.watch(m, now)
 	}
 	clear(s.all)
 }
@@ -219,6 +223,7 @@ type follow struct {
 	tail  tail // of the group, if there is none yet
 	begin func(ctx context.Context, m *member) error
 	at    place
+	guard *guard // nil: for anybody who could ask
 	encoding
 }
 
@@ -269,6 +274,14 @@ func (s *Streams) enter(f follow) (*member, error) {
 			RetryAfter: time.Second + rand.N(4*time.Second),
 		}
 	}
+	if f.guard != nil {
+		if s.owners[f.guard.owner] >= s.PerOwner {
+			return nil, &previewd.Error{
+				Code: previewd.CodeUnavailable, Message: "You have as many streams as one user may have: close one.", RetryAfter: time.Second + rand.N(4*time.Second),
+			}
+		}
+		s.owners[f.guard.owner]++
+	}
 	g := s.groups[f.key]
 	if g == nil {
 		g = &group{streams: s, key: f.key, tail: f.tail}
@@ -278,7 +291,7 @@ func (s *Streams) enter(f follow) (*member, error) {
 	g.refs++
 	now := time.Now()
 	m := &member{
-		streams: s, group: g, begin: f.begin, at: f.at, encoding: f.encoding,
+		streams: s, group: g, begin: f.begin, at: f.at, guard: f.guard, encoding: f.encoding,
 		busy: true, beat: now.Add(around(s.Heartbeat)), expires: now.Add(around(s.MaxAge)),
 	}
 	s.members[m] = struct{}{}
@@ -294,6 +307,11 @@ func (s *Streams) leave(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.members, m)
+	if m.guard != nil {
+		if s.owners[m.guard.owner]--; s.owners[m.guard.owner] == 0 {
+			delete(s.owners, m.guard.owner)
+		}
+	}
 	if m.group.refs--; m.group.refs > 0 {
 		return
 	}

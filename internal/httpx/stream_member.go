@@ -27,6 +27,7 @@ type member struct {
 	group   *group
 	sink    sink
 	begin   func(ctx context.Context, m *member) error
+	guard   *guard
 	encoding
 	at      place         // used by run alone, until it has joined
 	done    chan struct{} // closed at the end of a stream whose handler stays

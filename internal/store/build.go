@@ -92,11 +92,11 @@ func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
 	if db.reads != nil {
 		return db.findShared(ctx, id)
 	}
-	return db.findBuild(ctx, id, ofActive)
+	return db.findBuild(ctx, id, notDeleted)
 }
 
-// ofActive leaves builds of deleted projects out.
-const ofActive = ` AND EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = b.project_id AND p.state = 'active')`
+// notDeleted leaves builds of deleted projects out.
+const notDeleted = ` AND EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = b.project_id AND p.state = 'active')`
 
 // FindAnyBuild is FindBuild for those who see a build to its end: it returns
 // those of deleted projects too.

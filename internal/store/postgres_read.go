@@ -44,7 +44,7 @@ func (db *DB) findShared(ctx context.Context, id string) (*Build, error) {
 		r.busy++
 		r.mu.Unlock()
 		defer db.readOn()
-		return db.findBuild(ctx, id, ofActive)
+		return db.findBuild(ctx, id, notDeleted)
 	}
 	if b := r.stale[id]; b != nil && fault.Off(fault.FreshRead) {
 		defer r.mu.Unlock()
@@ -92,7 +92,7 @@ func (r *buildReads) take() []*buildRead {
 // findBuilds looks each build's version up by itself. A plan for a join is made
 // once, while the table of versions is small, and would read it whole for ever.
 const findBuilds = `SELECT ` + buildColumns + ` FROM worker_builds b
-	LEFT JOIN LATERAL (SELECT number FROM worker_versions WHERE build_id = b.id OFFSET 0) v ON TRUE WHERE b.id = ANY($1)` + ofActive
+	LEFT JOIN LATERAL (SELECT number FROM worker_versions WHERE build_id = b.id OFFSET 0) v ON TRUE WHERE b.id = ANY($1)` + notDeleted
 
 func (db *DB) readAll(reads []*buildRead) {
 	ids := make([]string, len(reads))
@@ -118,7 +118,7 @@ func (db *DB) readAll(reads []*buildRead) {
 			read.build = new(*b) // several can have asked for it, and each writes into its own
 		}
 		if read.err = err; previewd.ErrorCode(err) == previewd.CodeInternal {
-			read.build, read.err = db.findBuild(ctx, read.id, ofActive) // a row that cannot be read fails its readers only
+			read.build, read.err = db.findBuild(ctx, read.id, notDeleted) // a row that cannot be read fails its readers only
 		}
 		close(read.done)
 	}
