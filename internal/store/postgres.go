@@ -116,8 +116,15 @@ func (p *postgresDB) close() error {
 }
 
 func (p *postgresDB) locking(l lock) string {
-	if l == skipLocked {
+	switch l {
+	case skipLocked:
 		return " FOR UPDATE OF p, b SKIP LOCKED"
+	case lockEndpoint:
+		return " FOR NO KEY UPDATE OF e"
+	case claimEndpoint:
+		return " FOR NO KEY UPDATE OF e SKIP LOCKED"
+	case keepEndpoint:
+		return " FOR KEY SHARE OF e"
 	}
 	return " FOR UPDATE OF p"
 }
