@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/store":     {"", "internal/fault", "internal/telemetry"},
 	"internal/runner":    {"", "internal/artifact", "internal/fault", "internal/sandbox", "internal/telemetry"},
 	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/fault", "internal/telemetry"},
+	"internal/webhook":   {"", "internal/store", "internal/telemetry"},
 	"internal/workerapi": {"", "internal/httpx", "internal/telemetry"},
 	"internal/preview":   {"", "internal/artifact", "internal/httpx", "internal/telemetry"},
 	"internal/app":       {"", "internal/artifact", "internal/config", "internal/event", "internal/httpx", "internal/preview", "internal/runner", "internal/sandbox", "internal/store", "internal/telemetry", "internal/worker", "internal/workerapi"},
@@ -45,6 +46,7 @@ var mayImport = map[string][]string{
 // mayUse lists the modules that the program's packages import, with who may.
 // docs/dependencies.md says why each is there.
 var mayUse = map[string][]string{
+	"code.dny.dev/ssrf":                   {"internal/webhook"},
 	"github.com/alecthomas/kong":          {"internal/cli"},
 	"github.com/andybalholm/brotli":       {"internal/runner"},
 	"github.com/chromedp/chromedp":        {"internal/testkit"},
