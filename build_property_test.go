@@ -65,12 +65,14 @@ func legalEdges() []edge {
 
 type condition = func(s previewd.BuildState, t previewd.Trigger) bool
 
-func always(previewd.BuildState, previewd.Trigger) bool       { return true }
-func isDue(s previewd.BuildState, t previewd.Trigger) bool    { return !t.Now.Before(s.RunnableAt) }
-func holds(s previewd.BuildState, t previewd.Trigger) bool    { return t.Epoch == s.Epoch }
-func asksUser(_ previewd.BuildState, t previewd.Trigger) bool { return t.Reason == previewd.CancelUser }
+func always(previewd.BuildState, previewd.Trigger) bool    { return true }
+func isDue(s previewd.BuildState, t previewd.Trigger) bool { return !t.Now.Before(s.RunnableAt) }
+func holds(s previewd.BuildState, t previewd.Trigger) bool { return t.Epoch == s.Epoch }
+func asksUser(_ previewd.BuildState, t previewd.Trigger) bool {
+	return t.Reason != previewd.CancelSuperseded
+}
 func byUser(s previewd.BuildState, _ previewd.Trigger) bool {
-	return s.CancelReason == previewd.CancelUser
+	return s.CancelReason != previewd.CancelSuperseded
 }
 func isOutrun(_ previewd.BuildState, t previewd.Trigger) bool { return t.Newer }
 func leaseOut(s previewd.BuildState, t previewd.Trigger) bool { return t.Now.After(s.LeaseUntil) }
@@ -92,6 +94,9 @@ func both(a, b condition) condition {
 func not(a condition) condition {
 	return func(s previewd.BuildState, t previewd.Trigger) bool { return !a(s, t) }
 }
+
+// cancelReasons are all of them; a user cancels, and deletes.
+var cancelReasons = []previewd.CancelReason{previewd.CancelUser, previewd.CancelSuperseded, previewd.CancelDeleted}
 
 var failureClasses = []previewd.FailureClass{
 	previewd.FailureUser, previewd.FailureTimeout, previewd.FailureInfra, previewd.FailureWorkerLost, previewd.FailureQueueTimeout,
@@ -120,11 +125,11 @@ func drawState(t *rapid.T, status previewd.BuildStatus) previewd.BuildState {
 		s.LeaseUntil = drawTime(t, "leaseUntil")
 	case previewd.BuildCanceling:
 		s.LeaseUntil, s.CancelDeadline = drawTime(t, "leaseUntil"), drawTime(t, "cancelDeadline")
-		s.CancelReason = rapid.SampledFrom([]previewd.CancelReason{previewd.CancelUser, previewd.CancelSuperseded}).Draw(t, "reason")
+		s.CancelReason = rapid.SampledFrom(cancelReasons).Draw(t, "reason")
 	case previewd.BuildFailed:
 		s.FailureClass = rapid.SampledFrom(failureClasses).Draw(t, "class")
 	case previewd.BuildCanceled:
-		s.CancelReason = previewd.CancelUser
+		s.CancelReason = rapid.SampledFrom([]previewd.CancelReason{previewd.CancelUser, previewd.CancelDeleted}).Draw(t, "reason")
 	case previewd.BuildSuperseded:
 		s.CancelReason = previewd.CancelSuperseded
 	}
@@ -137,7 +142,7 @@ func drawTrigger(t *rapid.T, kind previewd.TriggerKind, s previewd.BuildState, n
 		Kind: kind, Now: now,
 		Epoch:  s.Epoch + rapid.SampledFrom([]int64{0, 0, 0, -1, 1}).Draw(t, "epoch"),
 		Class:  rapid.SampledFrom(failureClasses).Draw(t, "class"),
-		Reason: rapid.SampledFrom([]previewd.CancelReason{previewd.CancelUser, previewd.CancelSuperseded}).Draw(t, "reason"),
+		Reason: rapid.SampledFrom(cancelReasons).Draw(t, "reason"),
 		Newer:  rapid.Bool().Draw(t, "newer"),
 		Lease:  3 * time.Second, Grace: 2 * time.Second, Delay: time.Second,
 	}
@@ -152,7 +157,7 @@ func requireLegal(t require.TestingT, s previewd.BuildState) {
 	require.Equal(t, in(previewd.BuildCanceling, previewd.BuildCanceled, previewd.BuildSuperseded), s.CancelReason != "",
 		"a reason if and only if canceled: %+v", s)
 	require.Equal(t, in(previewd.BuildFailed), s.FailureClass != "", "a class if and only if failed: %+v", s)
-	require.False(t, in(previewd.BuildCanceled) && s.CancelReason != previewd.CancelUser, "%+v", s)
+	require.False(t, in(previewd.BuildCanceled) && s.CancelReason == previewd.CancelSuperseded, "%+v", s)
 	require.False(t, in(previewd.BuildSuperseded) && s.CancelReason != previewd.CancelSuperseded, "%+v", s)
 	require.GreaterOrEqual(t, s.Attempt, 0)
 	require.LessOrEqual(t, s.Attempt, s.MaxAttempts)

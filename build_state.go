@@ -14,6 +14,7 @@ type CancelReason string
 const (
 	CancelUser       CancelReason = "user"
 	CancelSuperseded CancelReason = "superseded"
+	CancelDeleted    CancelReason = "deleted" // its project was deleted
 )
 
 // BuildState is the part of a build that its life turns on. A claim raises

@@ -18,6 +18,8 @@ const (
 	EventBuildCanceled    EventType = "build.canceled"
 	EventBuildSuperseded  EventType = "build.superseded"
 	EventVersionActivated EventType = "version.activated"
+	// EventProjectDeleted is followed by nothing but the ends of builds that ran.
+	EventProjectDeleted EventType = "project.deleted"
 )
 
 // Terminal reports whether no event of the same build follows this one, but

@@ -45,6 +45,10 @@ func NewID() string {
 	return string(text[:])
 }
 
+// NewRowID returns a new id of the same form for a row that is neither a project
+// nor a build: ids of those are made by the worker alone.
+func NewRowID() string { return NewID() }
+
 // IsID reports whether s is a UUID in canonical lower-case text form.
 func IsID(s string) bool {
 	if len(s) != 36 {
@@ -73,6 +77,10 @@ func NewReferenceID() string { return "ref_" + randomText() }
 
 // NewRequestID returns a new "req_…" id with 80 random bits.
 func NewRequestID() string { return "req_" + randomText() }
+
+// NewTokenID returns a new "tok_…" id with 80 random bits. It names a service
+// token and is no secret.
+func NewTokenID() string { return "tok_" + randomText() }
 
 func randomText() string {
 	var b [10]byte

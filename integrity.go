@@ -19,6 +19,26 @@ type Check struct {
 	Fixable     bool     `json:"fixable,omitempty" doc:"True when previewd doctor --fix has a repair for it."`
 }
 
+// NewIntegrity says what a check found that began at a moment. Checks of the same
+// name, as of two databases, are one.
+func NewIntegrity(began time.Time, checks []Check) *Integrity {
+	found := &Integrity{CheckedAt: began.UTC(), TookMS: time.Since(began).Milliseconds(), Checks: []Check{}}
+	at := map[string]int{}
+	for _, c := range checks {
+		i, known := at[c.Name]
+		if !known {
+			at[c.Name] = len(found.Checks)
+			found.Checks = append(found.Checks, c)
+			continue
+		}
+		sum := &found.Checks[i]
+		sum.Count += c.Count
+		sum.Examples = append(sum.Examples, c.Examples...)
+	}
+	found.OK = len(Broken(found.Checks)) == 0
+	return found
+}
+
 // Broken returns the checks that do not hold.
 func Broken(checks []Check) []Check {
 	var broken []Check

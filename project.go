@@ -24,11 +24,16 @@ type Project struct {
 	Pinned             bool      `json:"pinned,omitempty" doc:"True after a rollback: new builds do not move the current version."`
 	LatestBuild        Build     `json:"latestBuild"`
 	CreatedAt          time.Time `json:"createdAt"`
+	// CreateKey lets a caller that has lost an answer find what it asked for.
+	CreateKey       string `json:"idempotencyKey,omitempty" doc:"The Idempotency-Key of the project's create, told only to the principal that sent it."`
+	CreatePrincipal string `json:"-"` // who sent the create
 }
 
 // ProjectFilter chooses projects, newest first.
 type ProjectFilter struct {
-	UserID string // "" means everybody's
+	UserID    string // "" means everybody's
+	CreatedBy string // the service that asked for them; "" means any
+	After     string // only those whose id sorts after this one: made later, for ids made here
 	Page
 }
 

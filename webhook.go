@@ -91,7 +91,7 @@ const WebhookTest = "webhook.test"
 // WebhookTypes lists the types of events that endpoints can be told of.
 func WebhookTypes() []string {
 	return []string{
-		string(EventProjectCreated), "project.deleted",
+		string(EventProjectCreated), string(EventProjectDeleted),
 		string(EventBuildQueued), string(EventBuildBuilding), string(EventBuildCompleted), string(EventBuildFailed),
 		string(EventBuildCanceled), string(EventBuildSuperseded), string(EventVersionActivated),
 	}

@@ -43,6 +43,11 @@ type Creator interface {
 	// killed it; one that is over stays as it is. It returns CodeNotFound when
 	// there is no such build.
 	CancelBuild(ctx context.Context, req CancelBuildRequest) (*Build, error)
+	// DeleteProject ends the project's builds and makes it, with its builds,
+	// versions and previews, one that is not found any more. Its id is never used
+	// again; its events stay in the feed. A project that is deleted already stays
+	// so. It returns CodeNotFound when there never was such a project.
+	DeleteProject(ctx context.Context, req DeleteProjectRequest) error
 }
 
 // Inspector answers questions about what has been done.
@@ -106,7 +111,9 @@ type Preview struct {
 	BuildID                 string      `json:"buildId"`
 	ProjectID               string      `json:"projectId"`
 	Status                  BuildStatus `json:"status" enum:"queued,building,canceling,completed,failed,canceled,superseded"`
+	UserID                  string      `json:"userId,omitempty" doc:"Who the project belongs to: as it was asked for."`
 	PreviewURL              string      `json:"previewUrl,omitempty"`
+	BuildURL                string      `json:"buildUrl,omitempty" doc:"Shows the first build for ever."`
 	QueuePosition           int         `json:"queuePosition,omitempty" doc:"1 is next."`
 	EstimatedCompletionTime *time.Time  `json:"estimatedCompletionTime,omitempty" doc:"When it is as likely over as not; absent while there is no history to tell it from."`
 	IDGenerationSource      IDSource    `json:"idGenerationSource" enum:"server,client"`
@@ -149,6 +156,12 @@ const (
 type CancelBuildRequest struct {
 	BuildID string
 	Caller  Caller
+}
+
+// DeleteProjectRequest names a project to delete.
+type DeleteProjectRequest struct {
+	ProjectID string
+	Caller    Caller
 }
 
 // ActivateVersionRequest names a version of a project.

@@ -42,6 +42,11 @@ func (c *Client) CancelBuild(ctx context.Context, req previewd.CancelBuildReques
 	return &build, err
 }
 
+// DeleteProject deletes a project. It is safe to repeat by its nature.
+func (c *Client) DeleteProject(ctx context.Context, req previewd.DeleteProjectRequest) error {
+	return c.do(ctx, request{method: http.MethodDelete, path: "/v1/projects/" + url.PathEscape(req.ProjectID)})
+}
+
 // FindOperation tells what became of an idempotency key. The caller is who the
 // client's token belongs to.
 func (c *Client) FindOperation(ctx context.Context, _ previewd.Caller, key string) (*previewd.Operation, error) {
@@ -76,6 +81,12 @@ func (c *Client) ListProjects(ctx context.Context, filter previewd.ProjectFilter
 	query := pageQuery(filter.Page)
 	if filter.UserID != "" {
 		query.Set("userId", filter.UserID)
+	}
+	if filter.CreatedBy != "" {
+		query.Set("createdBy", filter.CreatedBy)
+	}
+	if filter.After != "" {
+		query.Set("after", filter.After)
 	}
 	var page previewd.ProjectPage
 	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/projects", query: query, out: &page})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -45,5 +46,35 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || strconv.Itoa(exit.ExitCode()) != args[0] {
 		ts.Fatalf("%v exits with %v, not with %s", args[1:], err, args[0])
+	}
+}
+
+// keep sets a variable to what the last command printed that matches.
+func keep(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: keep NAME stdout|stderr REGEXP")
+	}
+	found := regexp.MustCompile(args[2]).FindString(ts.ReadFile(args[1]))
+	if found == "" {
+		ts.Fatalf("nothing matches %s", args[2])
+	}
+	ts.Setenv(args[0], found)
+}
+
+// until repeats a command line, for two seconds and what starting it takes, until
+// it exits with this code.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until CODE PROGRAM ARGS...")
+	}
+	for deadline := time.Now().Add(4 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && strconv.Itoa(exit.ExitCode()) == args[0] {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v goes on exiting with %v, not with %s", args[1:], err, args[0])
+		}
 	}
 }

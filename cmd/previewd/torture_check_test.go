@@ -127,6 +127,7 @@ func (c *torture) check() map[string]*row {
 	}
 	require.Zero(c, c.count(`SELECT COUNT(*) FROM worker_events e JOIN worker_events f
 		ON f.project_id = e.project_id AND f.build_id = e.build_id AND f.seq > e.seq AND f.build_epoch < e.build_epoch`), "events of a lost epoch")
+	require.Equal(c, len(l.deleted), c.count(`SELECT COUNT(*) FROM worker_projects WHERE state = 'deleted'`), "deleted as told")
 	late, again := c.compare(rows, made)
 	c.checkActivated(rows)
 	db, err := store.Open(context.Background(), c.store)
@@ -138,8 +139,8 @@ func (c *torture) check() map[string]*row {
 		ends[b.status]++
 		epochs += b.epoch
 	}
-	c.Logf("%s: %d intents answered, %d of them asked more than once, %d without a key came too late to count; %d projects, %d builds %v, claimed %d times, violations 0 unless said above",
-		time.Since(c.began).Round(time.Second), len(l.intents), again, late, c.count(`SELECT COUNT(*) FROM worker_projects`), len(rows), ends, epochs)
+	c.Logf("%s: %d intents answered, %d of them asked more than once, %d without a key came too late to count; %d projects (%d deleted), %d builds %v, claimed %d times, violations 0 unless said above",
+		time.Since(c.began).Round(time.Second), len(l.intents), again, late, c.count(`SELECT COUNT(*) FROM worker_projects`), len(l.deleted), len(rows), ends, epochs)
 	return rows
 }
 

@@ -19,6 +19,7 @@ type ledger struct {
 	intents   map[string]*intent              // by prompt, which names an intent
 	statuses  map[string]previewd.BuildStatus // the last word that clients had of a build
 	activated map[string]map[int64]bool       // versions by project
+	deleted   map[string]bool                 // projects
 	lied      []string                        // what contradicts an earlier answer
 }
 
@@ -215,6 +216,33 @@ func (l *load) live(ctx context.Context, i int) {
 		continue
 	}
 	l.activate(random, preview.ProjectID)
+	if random.IntN(4) == 0 {
+		l.remove(random, preview.ProjectID)
+	}
+}
+
+// remove deletes a project: from then on nobody finds it.
+func (l *load) remove(random *rand.Rand, projectID string) {
+	_, err := l.insist(random, l.clients.keyed, func(server *client.Client) error {
+		return server.DeleteProject(context.Background(), previewd.DeleteProjectRequest{ProjectID: projectID})
+	})
+	if err != nil {
+		l.ledger.lie("delete of %s: %v", projectID, err)
+		return
+	}
+	_, err = l.insist(random, l.clients.keyed, func(server *client.Client) error {
+		_, err := server.FindProject(context.Background(), projectID)
+		return err
+	})
+	if previewd.ErrorCode(err) != previewd.CodeNotFound {
+		l.ledger.lie("project %s was deleted and is there: %v", projectID, err)
+	}
+	l.ledger.Lock()
+	defer l.ledger.Unlock()
+	if l.ledger.deleted == nil {
+		l.ledger.deleted = map[string]bool{}
+	}
+	l.ledger.deleted[projectID] = true
 }
 
 func (l *load) create(random *rand.Rand, i int) *previewd.Preview {

@@ -24,6 +24,7 @@ import (
 	"github.com/previewd/previewd/internal/artifact"
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/event"
+	"github.com/previewd/previewd/internal/gateway"
 	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/preview"
 	"github.com/previewd/previewd/internal/runner"
@@ -41,21 +42,24 @@ type Options struct {
 	Executable string       // runs builds' children; default this program
 }
 
-// App is a whole server.
+// App is a whole server, or the roles of one that its configuration names.
 type App struct {
-	Config   config.Config // complete: with the address that it listens on
-	Worker   *worker.Service
-	Store    *store.DB
+	Config   config.Config    // complete: with the address that it listens on
+	Worker   *worker.Service  // nil in a gateway by itself
+	Gateway  *gateway.Service // nil when this is none
+	Store    *store.DB        // the worker's, or that of a gateway by itself
+	Users    *store.DB        // the gateway's, often the same; nil when this is none
 	listener net.Listener
 	handler  http.Handler
-	runner   *runner.Runner
 	runnerID string
-	hub      *event.Hub
 	metrics  *metrics
-	relay    *event.Relay
 	streams  *httpx.Streams
+	bearers  *worker.Callers // of stored tokens
+	problems problems
 	lock     *flock.Flock
 	log      *slog.Logger
+	recover  func(context.Context) error   // before anything else runs
+	parts    []func(context.Context) error // each runs until its context ends
 }
 
 // New builds everything, in the order in which it is needed, and begins to
@@ -67,17 +71,13 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	a := &App{Config: opts.Config, log: opts.Log}
+	a := &App{Config: opts.Config, log: opts.Log, recover: func(context.Context) error { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
 	if err := a.open(ctx); err != nil {
-		return nil, err
-	}
-	artifacts, err := artifact.NewFolder(a.Config.ArtifactsPath())
-	if err != nil {
 		return nil, err
 	}
 	token, err := a.serviceToken()
@@ -87,39 +87,114 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	if a.runnerID, err = a.findRunnerID(); err != nil {
 		return nil, err
 	}
-	a.hub = &event.Hub{Bus: a.Store}
-	hub := a.hub
-	a.relay = &event.Relay{
-		Feed: a.Store, Hub: hub, Holder: a.runnerID, Wake: worker.EventTopic, Grown: worker.FeedTopic,
-		Failed: func(err error) { opts.Log.Error("giving places in the feed failed", telemetry.Error, err) },
+	b := &builder{App: a, opts: opts, mux: http.NewServeMux(), hub: &event.Hub{Bus: a.Store}, callers: a.callers(token)}
+	a.metrics = newMetrics(opts.Version, a.Store)
+	a.problems = newProblems(a.Store, a.Users, opts.Log)
+	a.metrics.countProblems(a.problems)
+	b.run(b.hub.Run, a.bearers.Run)
+	if a.Config.OwnsWorker() {
+		err = b.worker()
+	} else {
+		a.streams = httpx.NewStreams(httpx.StreamConfig{Hints: b.hub, Log: opts.Log})
+		b.run(a.streams.Run)
 	}
-	var previews *preview.Server
-	a.Worker, err = worker.New(worker.Config{
-		Store: a.Store, Artifacts: artifacts, Changes: hub, Log: opts.Log, PreviewURL: a.Config.PreviewURL,
-		Switched: func(projectID string) { previews.Switched(projectID) },
-		Queue:    &store.QueueLimits{Owner: a.Config.QueuePerUser, Total: a.Config.QueueTotal},
-		Lease:    a.Config.Lease, Timeouts: a.timeouts(),
-	})
+	if err == nil && a.Config.Is(config.RoleGateway) {
+		err = b.gateway(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	a.streams = httpx.NewStreams(httpx.StreamConfig{Source: a.Worker, Hints: hub, FeedTopic: worker.FeedTopic, Log: opts.Log})
-	previews = preview.New(preview.Config{Source: a.Worker, Streams: a.streams, Artifacts: artifacts, Domain: a.Config.PreviewHost(), Log: opts.Log})
-	mux := http.NewServeMux()
-	workerapi.Register(mux, workerapi.Config{
-		Worker: a.Worker, Streams: a.streams, Version: opts.Version,
-		Tokens: a.tokens(token),
+	if a.Config.Is(config.RoleWorker) || a.Config.Is(config.RoleGateway) {
+		b.run(a.watchIntegrity)
+	}
+	b.mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), b.callers))
+	a.health(b.mux)
+	b.mux.Handle("/", httpx.Fallback(b.mux))
+	api := httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(b.mux)), httpx.RecordTo(a.problems))
+	a.handler = api
+	if b.previews != nil {
+		a.handler = byHost(b.previews, api)
+	}
+	return a, nil
+}
+
+// builder holds what the parts of a server have in common while it is built.
+type builder struct {
+	*App
+	opts     Options
+	mux      *http.ServeMux
+	hub      *event.Hub
+	callers  httpx.Callers
+	previews *preview.Server
+}
+
+// run adds what runs for as long as the server does.
+func (b *builder) run(parts ...func(context.Context) error) { b.parts = append(b.parts, parts...) }
+
+// worker builds what works on the worker's database: each role of it.
+func (b *builder) worker() error {
+	cfg := b.Config
+	artifacts, err := artifact.NewFolder(cfg.ArtifactsPath())
+	if err != nil {
+		return err
+	}
+	b.Worker, err = worker.New(worker.Config{
+		Store: b.Store, Artifacts: artifacts, Changes: b.hub, Log: b.log, PreviewURL: cfg.PreviewURL,
+		Switched: func(projectID string) { b.switched(projectID) },
+		Deleted:  func(projectID string) { b.deleted(projectID) },
+		Queue:    &store.QueueLimits{Owner: cfg.QueuePerUser, Total: cfg.QueueTotal},
+		Lease:    cfg.Lease, Timeouts: b.timeouts(),
 	})
-	a.metrics = newMetrics(opts.Version, a.Worker, a.Store)
-	mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), a.tokens(token)))
-	a.health(mux)
-	mux.Handle("/", httpx.Fallback(mux))
-	a.handler = byHost(previews, httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(mux))))
-	a.runner, err = runner.New(runner.Config{
-		Dispatcher: a.Worker, Artifacts: artifacts, ID: a.runnerID, WorkDir: a.Config.WorkPath(),
-		Executable: opts.Executable, Slots: max(a.Config.Builds, 0), Log: opts.Log,
+	if err != nil {
+		return err
+	}
+	b.streams = httpx.NewStreams(httpx.StreamConfig{Source: b.Worker, Hints: b.hub, FeedTopic: worker.FeedTopic, Log: b.log})
+	b.run(b.streams.Run)
+	b.metrics.watchWorker(b.Worker)
+	if cfg.Is(config.RolePreview) {
+		b.previews = preview.New(preview.Config{
+			Source: b.Worker, Streams: b.streams, Artifacts: artifacts, Domain: cfg.PreviewHost(), Log: b.log, Recorder: b.problems,
+		})
+	}
+	if cfg.Is(config.RoleWorker) {
+		relay := &event.Relay{
+			Feed: b.Store, Hub: b.hub, Holder: b.runnerID, Wake: worker.EventTopic, Grown: worker.FeedTopic,
+			Failed: func(err error) { b.log.Error("giving places in the feed failed", telemetry.Error, err) },
+		}
+		workerapi.Register(b.mux, workerapi.Config{Worker: b.Worker, Streams: b.streams, Version: b.opts.Version, Callers: b.callers})
+		b.run(relay.Run, b.Worker.RunReaper, b.Worker.RunSweeper)
+	}
+	if cfg.Is(config.RoleRunner) {
+		return b.runner(artifacts)
+	}
+	return nil
+}
+
+func (b *builder) switched(projectID string) {
+	if b.previews != nil {
+		b.previews.Switched(projectID)
+	}
+}
+
+func (b *builder) deleted(projectID string) {
+	if b.previews != nil {
+		b.previews.Deleted(projectID)
+	}
+}
+
+func (b *builder) runner(artifacts artifact.Store) error {
+	r, err := runner.New(runner.Config{
+		Dispatcher: b.Worker, Artifacts: artifacts, ID: b.runnerID, WorkDir: b.Config.WorkPath(),
+		Executable: b.opts.Executable, Slots: max(b.Config.Builds, 0), Log: b.log,
 	})
-	return a, err
+	if err != nil {
+		return err
+	}
+	b.recover = func(ctx context.Context) error { return b.Worker.Recover(ctx, b.runnerID) }
+	if b.Config.Builds >= 0 {
+		b.run(r.Run)
+	}
+	return nil
 }
 
 // lockPatience is how long a start waits for a data folder that is in use.
@@ -152,7 +227,7 @@ func (a *App) open(ctx context.Context) (err error) {
 		return fmt.Errorf("cannot listen: %w; name another address with --addr", err)
 	}
 	a.Config.Complete(a.listener.Addr())
-	if a.Store, err = store.Open(ctx, store.Config{Path: a.Config.DatabasePath(), URL: a.Config.DatabaseURL}); err != nil {
+	if err := a.openStores(ctx); err != nil {
 		return err
 	}
 	return os.WriteFile(a.Config.AddressPath(), []byte(a.Config.BaseURL), 0o600)
@@ -170,8 +245,15 @@ func (a *App) timeouts() worker.Timeouts {
 	return t
 }
 
-func (a *App) tokens(service string) []httpx.Token {
-	tokens := []httpx.Token{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
+// callers are those of the configuration, with all scopes, and those of tokens in
+// the database.
+func (a *App) callers(service string) httpx.Callers {
+	a.bearers = worker.NewCallers(worker.CallersConfig{Store: a.Store, Log: a.log})
+	return httpx.CallerChain{a.tokens(service), a.bearers}
+}
+
+func (a *App) tokens(service string) httpx.Tokens {
+	tokens := httpx.Tokens{{Secret: service, Caller: previewd.Caller{Principal: "local", Service: "local"}}}
 	if a.Config.LegacyToken != "" {
 		legacy := previewd.Caller{Principal: "legacy", Service: "legacy", LegacyIDs: true}
 		tokens = append(tokens, httpx.Token{Secret: a.Config.LegacyToken, Caller: legacy})
@@ -201,18 +283,24 @@ func (a *App) serviceToken() (string, error) {
 	if a.Config.ServiceToken != "" {
 		return a.Config.ServiceToken, nil
 	}
-	raw, err := os.ReadFile(a.Config.TokenPath())
+	return localToken(a.Config.TokenPath(), "pvd_")
+}
+
+// localToken returns the token in a file of the data folder, made at the first
+// start.
+func localToken(path, prefix string) (string, error) {
+	raw, err := os.ReadFile(path)
 	if err == nil && len(strings.TrimSpace(string(raw))) >= 16 {
 		return strings.TrimSpace(string(raw)), nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("cannot read the service token: %w", err)
+		return "", fmt.Errorf("cannot read a token: %w", err)
 	}
 	secret := make([]byte, 24)
 	rand.Read(secret)
-	token := "pvd_" + hex.EncodeToString(secret)
-	if err := os.WriteFile(a.Config.TokenPath(), []byte(token+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("cannot write the service token: %w", err)
+	token := prefix + hex.EncodeToString(secret)
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("cannot write a token: %w", err)
 	}
 	return token, nil
 }
@@ -232,7 +320,7 @@ func byHost(previews *preview.Server, api http.Handler) http.Handler {
 func (a *App) health(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.Store.Ping(r.Context()); err != nil {
+		if err := a.ping(r.Context()); err != nil {
 			httpx.WriteProblem(w, r, &previewd.Error{Code: previewd.CodeUnavailable, Message: "The database does not answer.", Err: err})
 			return
 		}
@@ -245,20 +333,21 @@ func (a *App) health(mux *http.ServeMux) {
 // at the next start.
 func (a *App) Run(ctx context.Context) error {
 	// Short, and needed by the next start if this one is stopped at once.
-	if err := a.Worker.Recover(context.WithoutCancel(ctx), a.runnerID); err != nil {
+	if err := a.recover(context.WithoutCancel(ctx)); err != nil {
 		return errors.Join(err, a.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.serve(ctx) })
-	group.Go(func() error { return a.hub.Run(ctx) })
-	group.Go(func() error { return a.relay.Run(ctx) })
-	group.Go(func() error { return a.streams.Run(ctx) })
-	if a.Config.Builds >= 0 {
-		group.Go(func() error { return a.runner.Run(ctx) })
+	recording, served := context.WithCancel(context.WithoutCancel(ctx)) // until the last request is answered
+	group.Go(func() error {
+		defer served()
+		return a.serve(ctx)
+	})
+	for _, problems := range a.problems.each() {
+		group.Go(func() error { return problems.Run(recording) })
 	}
-	group.Go(func() error { return a.Worker.RunReaper(ctx) })
-	group.Go(func() error { return a.Worker.RunSweeper(ctx) })
-	group.Go(func() error { return a.watchIntegrity(ctx) })
+	for _, part := range a.parts {
+		group.Go(func() error { return part(ctx) })
+	}
 	return errors.Join(group.Wait(), a.Close())
 }
 
@@ -299,6 +388,9 @@ func (a *App) Close() error {
 		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
+	}
+	if a.Users != nil && a.Users != a.Store {
+		errs = append(errs, a.Users.Close())
 	}
 	if a.Store != nil {
 		errs = append(errs, a.Store.Close())

@@ -376,6 +376,13 @@ func contract(t *testing.T, w previewd.Worker) {
 	require.NoError(t, err)
 	require.True(t, log.Complete)
 
+	for range 2 {
+		require.NoError(t, w.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: p.ProjectID, Caller: caller}))
+	}
+	_, err = w.FindBuild(ctx, p.BuildID, 0)
+	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+	err = w.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: previewd.NewID(), Caller: caller})
+	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
 	_, err = w.FindProject(ctx, previewd.NewID())
 	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
 	_, err = w.CreatePreview(ctx, previewd.CreatePreviewRequest{UserID: "u", TemplateFiles: previewd.Files{"../x": nil}, Caller: caller})

@@ -76,10 +76,11 @@ func newBadInput(s *server) *badInput {
 		Kind: previewd.OutcomeCompleted, Manifest: manifest, Runner: "static", Isolation: "process",
 	})
 	require.NoError(s.t, err)
+	doomed := s.create(`{"userId":"u","templateFiles":{"index.html":"x"}}`, "Idempotency-Key", goodKey+"-doomed")
 	b := &badInput{server: s, fields: map[string][]string{}, required: map[string][]string{}}
 	b.valid = map[string]string{
 		"projectId": p.ProjectID, "buildId": p.BuildID, "number": "1", "wait": "1s", "after": "1", "log": "true", "offset": "1", "limit": "10",
-		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
+		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "createdBy": "local", "list-projects.after": p.ProjectID, "delete-project.projectId": doomed.ProjectID, "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
 		"body.userId": `"u"`, "body.projectId": `""`, "body.prompt": `"p"`, "body.templateFiles": `{"index.html":"y"}`, "body.metadata": `{"a":1}`, "body.policy": `"supersede"`,
 	}
 	b.readDescription()
@@ -299,6 +300,9 @@ func (b *badInput) addRequests(op apiOperation, add adder) {
 	for _, method := range strings.Fields(badMethods) {
 		w := b.request(op)
 		w.method = method
+		if method == http.MethodDelete { // not what the other cases are about
+			w.target = strings.Replace(w.target, b.valid["projectId"], b.valid["delete-project.projectId"], 1)
+		}
 		add(badCase{group: "method", name: method, broken: method == "CONNECT" || method == "PRI"}, w)
 	}
 	for _, method := range brokenMethods() {

@@ -86,7 +86,7 @@ func httpCreate(b *testing.B, db *store.DB) func(int) {
 	})
 	require.NoError(b, err)
 	mux := http.NewServeMux()
-	workerapi.Register(mux, workerapi.Config{Worker: service, Streams: httpx.NewStreams(httpx.StreamConfig{Source: service, Hints: hub}), Tokens: []httpx.Token{{Secret: "t", Caller: previewd.Caller{Principal: "p", Service: "bench"}}}})
+	workerapi.Register(mux, workerapi.Config{Worker: service, Streams: httpx.NewStreams(httpx.StreamConfig{Source: service, Hints: hub}), Callers: httpx.Tokens{{Secret: "t", Caller: previewd.Caller{Principal: "p", Service: "bench"}}}})
 	server := httptest.NewServer(httpx.WithRequest(quiet, mux))
 	b.Cleanup(server.Close)
 	clients := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchClients}}

@@ -98,25 +98,34 @@ func (d *Doctor) Repair(ctx context.Context, dryRun bool, tell Repairs) error {
 	}
 }
 
-// AuditChain is what VerifyAudit found.
+// AuditChain is what VerifyAudit found of a chain.
 type AuditChain struct {
-	OK      bool   `json:"ok"`
-	Entries int64  `json:"entries"`
-	Head    string `json:"head"`
-	Seq     int64  `json:"badSeq,omitempty"` // the first bad entry
-	Reason  string `json:"reason,omitempty"`
-	Text    string `json:"text,omitempty"`
+	Chain   store.Chain `json:"chain"`
+	OK      bool        `json:"ok"`
+	Entries int64       `json:"entries"`
+	Head    string      `json:"head"`
+	Seq     int64       `json:"badSeq,omitempty"` // the first bad entry
+	Reason  string      `json:"reason,omitempty"`
+	Text    string      `json:"text,omitempty"`
 }
 
-// VerifyAudit recomputes the audit chain.
-func (d *Doctor) VerifyAudit(ctx context.Context) (AuditChain, error) {
-	entries, head, err := d.store.FindAuditHead(ctx)
-	if err != nil {
-		return AuditChain{}, err
+// VerifyAudit recomputes the audit chains.
+func (d *Doctor) VerifyAudit(ctx context.Context) ([]AuditChain, error) {
+	var list []AuditChain
+	for _, chain := range store.Chains() {
+		entries, head, err := d.store.FindAuditHead(ctx, chain)
+		if err != nil {
+			return nil, err
+		}
+		broken, err := d.store.FindAuditBreak(ctx, chain)
+		if err != nil {
+			return nil, err
+		}
+		found := AuditChain{Chain: chain, OK: broken == nil, Entries: entries, Head: head}
+		if broken != nil {
+			found.Seq, found.Reason, found.Text = broken.Seq, string(broken.Reason), broken.String()
+		}
+		list = append(list, found)
 	}
-	broken, err := d.store.FindAuditBreak(ctx)
-	if err != nil || broken == nil {
-		return AuditChain{OK: err == nil, Entries: entries, Head: head}, err
-	}
-	return AuditChain{Entries: entries, Head: head, Seq: broken.Seq, Reason: string(broken.Reason), Text: broken.String()}, nil
+	return list, nil
 }

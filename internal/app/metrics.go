@@ -25,7 +25,7 @@ type metrics struct {
 	checkedAt  prometheus.Gauge
 }
 
-func newMetrics(version string, w *worker.Service, db *store.DB) *metrics {
+func newMetrics(version string, db *store.DB) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		violations: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -39,15 +39,25 @@ func newMetrics(version string, w *worker.Service, db *store.DB) *metrics {
 		Name: "previewd_build_info", Help: "1, with the program's version and the engine of its database.",
 	}, []string{"version", "engine"})
 	info.WithLabelValues(version, db.Engine()).Set(1)
-	counter := func(name, help string, value func() int64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
-	}
-	counts := w.Counts()
-	m.registry.MustRegister(m.violations, m.checkedAt, info, &queueCollector{db: db},
-		counter("previewd_legacy_client_ids_total", "Projects made with an id of the client's.", counts.LegacyIDs.Load),
-		counter("previewd_create_replays_total", "Creates that were answered before.", counts.Replays.Load),
+	m.registry.MustRegister(m.violations, m.checkedAt, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+func counter(name, help string, value func() int64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+}
+
+func gauge(name, help string, value func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+// watchWorker shows what the worker counts.
+func (m *metrics) watchWorker(w *worker.Service) {
+	counts := w.Counts()
+	m.registry.MustRegister(&queueCollector{db: w.Store},
+		counter("previewd_legacy_client_ids_total", "Projects made with an id of the client's.", counts.LegacyIDs.Load),
+		counter("previewd_create_replays_total", "Creates that were answered before.", counts.Replays.Load))
 }
 
 // queueCollector asks the database at each scrape: the queue is shared with
@@ -79,12 +89,12 @@ func (q *queueCollector) Collect(found chan<- prometheus.Metric) {
 }
 
 // handler needs a service token wherever others than this machine can ask.
-func (m *metrics) handler(listening net.Addr, tokens []httpx.Token) http.Handler {
+func (m *metrics) handler(listening net.Addr, callers httpx.Callers) http.Handler {
 	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	if tcp, ok := listening.(*net.TCPAddr); ok && tcp.IP.IsLoopback() {
 		return h
 	}
-	return httpx.WithService(tokens, h)
+	return httpx.WithService(callers, previewd.ScopeOperate, h)
 }
 
 func (m *metrics) show(found *previewd.Integrity) {
@@ -113,7 +123,7 @@ func (a *App) watchIntegrity(ctx context.Context) error {
 }
 
 func (a *App) checkIntegrity(ctx context.Context) {
-	found, err := a.Worker.CheckIntegrity(ctx)
+	found, err := a.findIntegrity(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "checking promises failed", telemetry.Error, err)
@@ -124,4 +134,19 @@ func (a *App) checkIntegrity(ctx context.Context) {
 	for _, check := range previewd.Broken(found.Checks) {
 		a.log.ErrorContext(ctx, "promise broken", "name", check.Name, "count", check.Count, "examples", check.Examples)
 	}
+}
+
+// findIntegrity checks the promises of all databases that this process works on.
+func (a *App) findIntegrity(ctx context.Context) (*previewd.Integrity, error) {
+	began := time.Now()
+	var checks []previewd.Check
+	if a.Worker != nil {
+		found, err := a.Worker.CheckIntegrity(ctx)
+		if err != nil || a.Users == nil || a.Users == a.Store {
+			return found, err
+		}
+		checks = found.Checks
+	}
+	more, err := a.Users.CheckIntegrity(ctx)
+	return previewd.NewIntegrity(began, append(checks, more...)), err
 }

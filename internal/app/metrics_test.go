@@ -38,8 +38,9 @@ func TestMetrics(t *testing.T) {
 	})
 	require.NoError(t, err)
 	service.Counts().Replays.Add(3)
-	m := newMetrics("v9", service, db)
-	tokens := []httpx.Token{{Secret: "test-token-0123456789"}}
+	m := newMetrics("v9", db)
+	m.watchWorker(service)
+	tokens := httpx.Tokens{{Secret: "test-token-0123456789"}}
 	here := m.handler(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, tokens)
 
 	status, text := scrape(t, here, "")

@@ -49,6 +49,8 @@ type commands struct {
 	Projects   projectsCmd   `cmd:"" help:"Create, list and show projects."`
 	Builds     buildsCmd     `cmd:"" help:"Watch builds and read their logs."`
 	Versions   versionsCmd   `cmd:"" help:"List versions, and choose the one that is shown."`
+	Tokens     tokensCmd     `cmd:"" help:"Create, list and revoke service tokens, on the database itself."`
+	Support    supportCmd    `cmd:"" help:"Tell what is known of a reference id, on the database itself."`
 	Doctor     doctorCmd     `cmd:"" help:"Check a database and its files, with or without a server; repair and verify."`
 	Migrate    migrateCmd    `cmd:"" help:"Show the schema of a database, or bring it up to date."`
 	Templates  templatesCmd  `cmd:"" help:"List the built-in templates."`

@@ -171,18 +171,20 @@ func (c *doctorVerifyCmd) Run(e *env) (err error) {
 			err = failed
 		}
 	}()
-	chain, err := doctor.VerifyAudit(e.ctx)
+	chains, err := doctor.VerifyAudit(e.ctx)
 	if err != nil {
 		return err
 	}
-	switch {
-	case c.JSON:
-		err = e.streams.printJSON(chain)
-	case chain.OK:
-		_, err = fmt.Fprintf(e.streams.Out, "OK: %d entries, each follows from the one before; head %s\n", chain.Entries, chain.Head)
+	if c.JSON {
+		err = e.streams.printJSON(chains)
 	}
-	if err == nil && !chain.OK {
-		return brokenError("the audit log is broken: " + chain.Text)
+	for _, chain := range chains {
+		if !chain.OK {
+			return brokenError("the audit log of the " + string(chain.Chain) + " is broken: " + chain.Text)
+		}
+		if !c.JSON {
+			fmt.Fprintf(e.streams.Out, "OK: %s: %d entries, each follows from the one before; head %s\n", chain.Chain, chain.Entries, chain.Head)
+		}
 	}
 	return err
 }

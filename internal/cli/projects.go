@@ -17,6 +17,7 @@ type projectsCmd struct {
 	Create projectsCreateCmd `cmd:"" help:"Create a project and its first build."`
 	List   projectsListCmd   `cmd:"" help:"List projects, newest first."`
 	Show   projectsShowCmd   `cmd:"" help:"Show a project and its newest build."`
+	Delete projectsDeleteCmd `cmd:"" help:"Delete a project with its builds, versions and previews."`
 }
 
 type projectsCreateCmd struct {

@@ -34,15 +34,52 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	used := a.Config
-	fmt.Fprintf(e.streams.Out, "previewd %s serves\n  API       %s  (docs: %s/docs)\n  previews  %s\n  data      %s\n",
-		buildVersion(), used.BaseURL, used.BaseURL, used.PreviewURL("<project id>"), displayPath(used.Data))
-	if used.ServiceToken == "" {
-		fmt.Fprintf(e.streams.Out, "  token     %s\n", displayPath(used.TokenPath()))
-	} else {
-		fmt.Fprintln(e.streams.Out, "  token     as configured")
-	}
+	fmt.Fprintf(e.streams.Out, "previewd %s serves\n", buildVersion())
+	printRoles(e.streams.Out, &used)
 	fmt.Fprintln(e.streams.Out, "Ctrl-C stops it.")
 	return a.Run(e.ctx)
+}
+
+// printRoles says what is served, and where the tokens for it are.
+func printRoles(w io.Writer, used *config.Config) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-9s "+format+"\n", append([]any{name}, args...)...)
+	}
+	token := func(configured bool, path string) string {
+		if configured {
+			return "token as configured"
+		}
+		return "token in " + displayPath(path)
+	}
+	if used.Is(config.RoleWorker) {
+		line("worker", "%s/v1  (docs: %s/docs; %s)", used.BaseURL, used.BaseURL, token(used.ServiceToken != "", used.TokenPath()))
+	}
+	switch {
+	case !used.Is(config.RoleGateway):
+		line("users", "nobody: set --jwks-url and --jwt-issuer for a gateway")
+	case used.LocalUser():
+		line("users", "%s/api  (docs: %s/api/docs; %s)", used.BaseURL, used.BaseURL, token(false, used.UserTokenPath()))
+	default:
+		line("users", "%s/api  (docs: %s/api/docs; %s)", used.BaseURL, used.BaseURL, usersOf(used))
+	}
+	if used.Is(config.RolePreview) {
+		line("previews", "%s", used.PreviewURL("<project id>"))
+	}
+	if used.WorkerURL != "" {
+		line("asks", "%s", used.WorkerURL)
+	}
+	line("data", "%s", displayPath(used.Data))
+}
+
+// usersOf says how users are known.
+func usersOf(used *config.Config) string {
+	switch {
+	case used.JWKSURL != "":
+		return used.JWTProvider + " tokens of " + used.JWTIssuer
+	case used.JWTSecret != "":
+		return used.JWTProvider + " tokens signed with the configured secret"
+	}
+	return "token as configured"
 }
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {

@@ -31,8 +31,12 @@ type Config struct {
 	Lease             time.Duration `help:"How long a runner keeps a build without being heard of." env:"PREVIEWD_LEASE" default:"30s"`
 	BuildTimeout      time.Duration `help:"How long one try of a build may take." env:"PREVIEWD_BUILD_TIMEOUT" default:"5m"`
 	QueueTimeout      time.Duration `help:"How long a build may wait to be taken." env:"PREVIEWD_QUEUE_TIMEOUT" default:"1h"`
-	LogLevel          string        `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
-	LogFormat         string        `help:"Form of the log: text or json." enum:"text,json" default:"text" env:"PREVIEWD_LOG_FORMAT"`
+	Roles             []Role        `help:"What this process is, of worker, runner, preview and gateway. Default: all that it has the settings for." env:"PREVIEWD_ROLES" placeholder:"ROLE,…"`
+
+	Gateway `embed:"" group:"Gateway: what users call"`
+
+	LogLevel  string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
+	LogFormat string `help:"Form of the log: text or json." enum:"text,json" default:"text" env:"PREVIEWD_LOG_FORMAT"`
 }
 
 const minToken = 16
@@ -53,7 +57,7 @@ func (c *Config) Validate() error {
 	if c.ServiceToken != "" && len(c.ServiceToken) < minToken {
 		errs = append(errs, fmt.Errorf("the service token is shorter than %d characters: make one with `openssl rand -hex 24`", minToken))
 	}
-	if err == nil && c.ServiceToken == "" && !isLoopback(host) {
+	if err == nil && c.ServiceToken == "" && !isLoopback(host) && c.Is(RoleWorker) {
 		errs = append(errs, fmt.Errorf("--addr %s is open to the network, so a token must be given: set PREVIEWD_SERVICE_TOKEN", c.Addr))
 	}
 	if c.LegacyToken != "" && (len(c.LegacyToken) < minToken || c.LegacyToken == c.ServiceToken) {
@@ -71,6 +75,7 @@ func (c *Config) Validate() error {
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))
 	}
+	errs = append(errs, c.checkGateway())
 	return errors.Join(append(errs, c.checkDomains())...)
 }
 

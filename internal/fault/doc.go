@@ -28,6 +28,13 @@ const (
 	BlobCheck       Mechanism = "blob-check"       // completed only when the files are there
 	Fairness        Mechanism = "fairness"         // owners take turns
 	QueueCap        Mechanism = "queue-cap"        // waiting builds are bounded
+	Quotas          Mechanism = "quotas"           // users have bounds
+	StableKey       Mechanism = "stable-key"       // an intent asks with one key at every try
+	Reconciler      Mechanism = "reconciler"       // intents that were left open are taken up again
+	AppOrder        Mechanism = "app-order"        // an event is applied once, and none after a later one
+	Parking         Mechanism = "parking"          // events wait for their project
+	BillingInTx     Mechanism = "billing-in-tx"    // a session opens with its project
+	BillingOnce     Mechanism = "billing-once"     // an entry is posted once
 )
 
 // Mechanisms lists every mechanism.
@@ -35,6 +42,7 @@ func Mechanisms() []Mechanism {
 	return []Mechanism{
 		EpochCheck, TerminalAbsorbs, CancelBeats, StateGuard, RowLock, NewestWins, KeyFirst, Fingerprint, Window,
 		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap,
+		Quotas, StableKey, Reconciler, AppOrder, Parking, BillingInTx, BillingOnce,
 	}
 }
 
@@ -45,7 +53,7 @@ func Points() []string {
 		"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished",
 	}
 	for _, tx := range []string{
-		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate",
+		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate", "project.delete",
 		"reap.find", "reap", "prune", "feed",
 	} {
 		points = append(points, tx+".before_commit", tx+".after_commit")

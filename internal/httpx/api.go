@@ -2,9 +2,6 @@ package httpx
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
 	"net/http"
 	"reflect"
 	"strings"
@@ -17,16 +14,27 @@ import (
 	"github.com/previewd/previewd/internal/fault"
 )
 
-// NewAPI returns an API on the mux whose description is served under
-// /openapi.json. Names, duplicates and UTF-8 in JSON are taken strictly.
-func NewAPI(mux *http.ServeMux, title, version string) huma.API {
+// APIConfig describes an API.
+type APIConfig struct {
+	Title       string
+	Version     string
+	Description string // Markdown
+	Path        string // of its description, without .json; default /openapi
+	Security    map[string]*huma.SecurityScheme
+}
+
+// NewAPI returns an API on the mux. Names, duplicates and UTF-8 in JSON are
+// taken strictly.
+func NewAPI(mux *http.ServeMux, cfg APIConfig) huma.API {
 	useProblems()
-	config := huma.DefaultConfig(title, version)
+	config := huma.DefaultConfig(cfg.Title, cfg.Version)
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"service": {Type: "http", Scheme: "bearer", Description: "A service token."},
+	config.Info.Description = cfg.Description
+	if cfg.Path != "" {
+		config.OpenAPIPath = cfg.Path
 	}
+	config.Components.SecuritySchemes = cfg.Security
 	strict := huma.Format{
 		Marshal:   huma.DefaultJSONFormat.Marshal,
 		Unmarshal: func(data []byte, v any) error { return json.Unmarshal(data, v) },
@@ -70,11 +78,54 @@ func schemaName(t reflect.Type, hint string) string {
 // Access says who may call a route.
 type Access int
 
-// The kinds of callers.
+// The kinds of callers. A route that services may call names the one scope that
+// their token must have.
 const (
-	Anyone  Access = iota
-	Service        // a service token
+	Anyone       Access = iota
+	ProjectsRead        // a service token with this scope, as the next three
+	ProjectsWrite
+	EventsRead
+	Operate
+	User     // a user's token
+	Operator // a user's token with the role of an operator
 )
+
+// The names of security schemes.
+const (
+	schemeService  = "service"
+	schemeUser     = "user"
+	schemeOperator = "operator"
+)
+
+// security returns the scheme by which a route lets callers in, with the scope
+// that a service token needs for it; "" lets anyone in.
+func (a Access) security() (scheme string, scopes []string) {
+	switch a {
+	case ProjectsRead:
+		return schemeService, []string{string(previewd.ScopeProjectsRead)}
+	case ProjectsWrite:
+		return schemeService, []string{string(previewd.ScopeProjectsWrite)}
+	case EventsRead:
+		return schemeService, []string{string(previewd.ScopeEventsRead)}
+	case Operate:
+		return schemeService, []string{string(previewd.ScopeOperate)}
+	case User:
+		return schemeUser, []string{}
+	case Operator:
+		return schemeOperator, []string{}
+	case Anyone:
+	}
+	return "", nil
+}
+
+func bearer(description string) *huma.SecurityScheme {
+	return &huma.SecurityScheme{Type: "http", Scheme: "bearer", Description: description}
+}
+
+// ServiceSecurity is the security of an API for services.
+func ServiceSecurity() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{schemeService: bearer("A service token.")}
+}
 
 // Route registers a handler. Every error that it returns becomes a problem.
 func Route[I, O any](api huma.API, access Access, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
@@ -101,8 +152,8 @@ func Route[I, O any](api huma.API, access Access, op huma.Operation, handler fun
 
 // describe adds to an operation what all share.
 func describe(api huma.API, access Access, op *huma.Operation) {
-	if access == Service {
-		op.Security = []map[string][]string{{"service": {}}}
+	if scheme, scopes := access.security(); scheme != "" {
+		op.Security = []map[string][]string{{scheme: scopes}}
 	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
@@ -112,74 +163,4 @@ func describe(api huma.API, access Access, op *huma.Operation) {
 		Description: "Anything else is a problem (RFC 9457).",
 		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: problem}},
 	}
-}
-
-// Token is a service token: who may call and what the caller is.
-type Token struct {
-	Secret string
-	Caller previewd.Caller
-}
-
-type callerKey struct{}
-
-// CallerOf returns who sent the request that ctx belongs to.
-func CallerOf(ctx context.Context) previewd.Caller {
-	caller, _ := ctx.Value(callerKey{}).(previewd.Caller)
-	caller.RequestID = RequestID(ctx)
-	return caller
-}
-
-// RequireService lets a request pass that bears one of the tokens.
-func RequireService(api huma.API, tokens []Token) func(huma.Context, func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		if len(ctx.Operation().Security) == 0 {
-			next(ctx)
-			return
-		}
-		caller, ok := findCaller(tokens, ctx.Header("Authorization"))
-		if !ok {
-			ctx.SetHeader("WWW-Authenticate", "Bearer")
-			_ = huma.WriteErr(api, ctx, http.StatusUnauthorized, "", unauthorized(ctx.Context()))
-			return
-		}
-		next(huma.WithValue(ctx, callerKey{}, caller))
-	}
-}
-
-// WithService lets requests pass that bear one of the tokens, for what is not
-// part of an API's description.
-func WithService(tokens []Token, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := findCaller(tokens, r.Header.Get("Authorization")); !ok {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			WriteProblem(w, r, unauthorized(r.Context()))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func unauthorized(ctx context.Context) *Problem {
-	p := NewProblem(ctx, &previewd.Error{
-		Code: previewd.CodeUnauthorized, Message: "Send a service token as Authorization: Bearer <token>.",
-	})
-	p.cause = errors.New("no known token")
-	return p
-}
-
-// findCaller compares digests in constant time, so that neither a token's
-// length nor its beginning can be found by timing.
-func findCaller(tokens []Token, header string) (previewd.Caller, bool) {
-	secret, ok := strings.CutPrefix(header, "Bearer ")
-	if !ok {
-		return previewd.Caller{}, false
-	}
-	got := sha256.Sum256([]byte(secret))
-	for _, t := range tokens {
-		want := sha256.Sum256([]byte(t.Secret))
-		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			return t.Caller, true
-		}
-	}
-	return previewd.Caller{}, false
 }

@@ -28,7 +28,7 @@ type textInput struct {
 func TestBrokenBodyIsTheSendersFault(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
-	api := httpx.NewAPI(mux, "test", "1")
+	api := httpx.NewAPI(mux, httpx.APIConfig{Title: "test", Version: "1", Security: httpx.ServiceSecurity()})
 	op := huma.Operation{Method: http.MethodPost, Path: "/x", OperationID: "x"}
 	httpx.Route(api, httpx.Anyone, op, func(context.Context, *textInput) (*struct{}, error) { return nil, nil })
 	var log strings.Builder

@@ -10,23 +10,30 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
 type requestInfo struct {
-	id   string
-	path string
-	log  *slog.Logger
+	id       string
+	method   string
+	path     string
+	trace    string
+	log      *slog.Logger
+	recorder Recorder // nil: nobody keeps problems
+
+	mu    sync.Mutex
+	notes map[string]string
 }
 
 type requestInfoKey struct{}
 
-func requestInfoOf(ctx context.Context) requestInfo {
-	info, _ := ctx.Value(requestInfoKey{}).(requestInfo)
-	if info.log == nil {
-		info.log = slog.Default()
+func requestInfoOf(ctx context.Context) *requestInfo {
+	info, ok := ctx.Value(requestInfoKey{}).(*requestInfo)
+	if !ok {
+		return &requestInfo{log: slog.Default()}
 	}
 	return info
 }
@@ -34,12 +41,16 @@ func requestInfoOf(ctx context.Context) requestInfo {
 // RequestID returns the id of the request that ctx belongs to.
 func RequestID(ctx context.Context) string { return requestInfoOf(ctx).id }
 
+// Trace returns the traceparent (W3C Trace Context) that came with the request
+// that ctx belongs to, "" when there was none.
+func Trace(ctx context.Context) string { return requestInfoOf(ctx).trace }
+
 // Ids that callers may give their requests: short and harmless in a log.
 var requestID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 
 // WithRequest gives each request an id, the caller's X-Request-Id if it is
 // harmless, and returns it. A panic becomes an internal problem.
-func WithRequest(log *slog.Logger, next http.Handler) http.Handler {
+func WithRequest(log *slog.Logger, next http.Handler, options ...RequestOption) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
 		if !requestID.MatchString(id) {
@@ -47,10 +58,14 @@ func WithRequest(log *slog.Logger, next http.Handler) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		info := &requestInfo{id: id, method: r.Method, path: r.URL.Path, log: log}
+		for _, option := range options {
+			option(info)
+		}
 		if trace := r.Header.Get("traceparent"); len(trace) == 55 {
 			w.Header().Set("traceparent", trace)
+			info.trace = trace
 		}
-		info := requestInfo{id: id, path: r.URL.Path, log: log}
 		r = r.WithContext(context.WithValue(r.Context(), requestInfoKey{}, info))
 		defer func() {
 			v := recover()
@@ -66,10 +81,16 @@ func WithRequest(log *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// logProblem writes what the answer does not show. What is the server's fault
-// is an error, the rest is there for whoever is asked about a reference.
+// logProblem writes what the answer does not show, and keeps the problem under
+// its reference, once. What is the server's fault is an error, the rest is there
+// for whoever is asked about a reference.
 func logProblem(ctx context.Context, p *Problem) {
+	if p.logged {
+		return
+	}
+	p.logged = true
 	info := requestInfoOf(ctx)
+	info.record(p)
 	level := slog.LevelDebug
 	if p.Status >= 500 && !errors.Is(p.cause, context.Canceled) { // a client that has gone away is no fault
 		level = slog.LevelError

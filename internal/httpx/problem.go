@@ -35,6 +35,7 @@ type Problem struct {
 	RetryAfterMS int64         `json:"retryAfterMs,omitempty"`
 
 	cause  error
+	logged bool
 	replay previewd.Replay
 }
 
@@ -79,6 +80,9 @@ var statusOf = map[previewd.Code]int{
 	previewd.CodeBuildActive:        http.StatusConflict,
 	previewd.CodeKeyInFlight:        http.StatusConflict,
 	previewd.CodeQueueFull:          http.StatusTooManyRequests,
+	previewd.CodeNameTaken:          http.StatusConflict,
+	previewd.CodeQuotaExceeded:      http.StatusForbidden,
+	previewd.CodeSpendCapReached:    http.StatusPaymentRequired,
 	previewd.CodeLeaseLost:          http.StatusConflict,
 	previewd.CodeBuildCanceling:     http.StatusConflict,
 	previewd.CodeBuildFinished:      http.StatusConflict,
@@ -148,9 +152,7 @@ func retryAfter(p *Problem) string { return strconv.FormatInt((p.RetryAfterMS+99
 var useProblems = sync.OnceFunc(func() {
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		p := humaProblem(ctx.Context(), status, msg, errs)
-		if p.cause != nil || p.Status >= 500 {
-			logProblem(ctx.Context(), p)
-		}
+		logProblem(ctx.Context(), p)
 		return p
 	}
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {

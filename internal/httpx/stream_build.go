@@ -196,11 +196,12 @@ const logFrame = 64 << 10
 // below is all there will be.
 func (t *buildTail) news(ctx context.Context, from place) (n news, err error) {
 	b, err := t.source.FindBuild(ctx, t.id, 0)
-	if err != nil {
+	deleted := previewd.ErrorCode(err) == previewd.CodeNotFound // with its project: its events tell of its end
+	if err != nil && !deleted {
 		return n, err
 	}
-	to := place{seq: 1<<63 - 1}
-	if t.log {
+	to := place{seq: 1<<63 - 1, offset: from.offset}
+	if t.log && !deleted {
 		to.offset = b.LogBytes
 	}
 	n.at = from
@@ -228,7 +229,9 @@ func (t *buildTail) news(ctx context.Context, from place) (n news, err error) {
 			break
 		}
 	}
-	if b.Status.Terminal() {
+	if deleted {
+		n.last = sse.encode("", "end", map[string]any{"status": "deleted"})
+	} else if b.Status.Terminal() {
 		n.last = sse.encode("", "end", map[string]any{"status": b.Status})
 	} else if b.Status == previewd.BuildQueued {
 		t.tellPosition(&n, b)

@@ -72,7 +72,7 @@ func setup(t *testing.T, db *store.DB, change ...func(*httpx.StreamConfig)) *fix
 		}
 	}
 	mux := http.NewServeMux()
-	workerapi.Register(mux, workerapi.Config{Worker: f.Service, Streams: f.streams, Tokens: []httpx.Token{{Secret: "t", Caller: previewd.Caller{Principal: "p", Service: "s"}}}})
+	workerapi.Register(mux, workerapi.Config{Worker: f.Service, Streams: f.streams, Callers: httpx.Tokens{{Secret: "t", Caller: previewd.Caller{Principal: "p", Service: "s"}}}})
 	f.server = httptest.NewServer(httpx.WithRequest(quiet, mux))
 	t.Cleanup(func() {
 		f.stop()

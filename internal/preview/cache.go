@@ -76,6 +76,20 @@ func (c *siteCache) forget(label string) {
 	}
 }
 
+// forgetProject forgets all that belongs to a project: its own host, and those of
+// its builds.
+func (c *siteCache) forgetProject(projectID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	for label, cached := range c.sites {
+		if cached.site.ProjectID == projectID {
+			c.files -= len(cached.site.files)
+			delete(c.sites, label)
+		}
+	}
+}
+
 // blobCache keeps file contents in memory up to a number of bytes. What was
 // not asked for since the hand last came by goes first (the CLOCK algorithm):
 // a hit costs one atomic store and no writer's lock.

@@ -13,6 +13,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
 	"github.com/previewd/previewd/internal/httpx"
+	"github.com/previewd/previewd/internal/telemetry"
 )
 
 // Source is what serving asks of the worker.
@@ -28,10 +29,11 @@ type Config struct {
 	Source     Source
 	Streams    *httpx.Streams
 	Artifacts  artifact.Store
-	Domain     string        // hosts are <projectId>.<Domain> and <buildId>.b.<Domain>; no port
-	CacheBytes int64         // of files in memory; default 64 MiB
-	Log        *slog.Logger  // default slog.Default()
-	Fresh      time.Duration // how long a project's version is taken for current without a word; default 2 s
+	Recorder   httpx.Recorder // keeps problems; default nobody
+	Domain     string         // hosts are <projectId>.<Domain> and <buildId>.b.<Domain>; no port
+	CacheBytes int64          // of files in memory; default 64 MiB
+	Log        *slog.Logger   // default slog.Default()
+	Fresh      time.Duration  // how long a project's version is taken for current without a word; default 2 s
 }
 
 // Server serves previews.
@@ -82,6 +84,10 @@ func (s *Server) label(host string) (string, bool) {
 
 // Switched forgets what a project shows: its current version has changed.
 func (s *Server) Switched(projectID string) { s.sites.forget(strings.ToLower(projectID)) }
+
+// Deleted forgets all that was shown of a project: it is deleted. Other processes
+// notice when what they know is no longer fresh.
+func (s *Server) Deleted(projectID string) { s.sites.forgetProject(projectID) }
 
 // Paths under this prefix are the preview server's own while there is no
 // version to show.
@@ -145,6 +151,12 @@ func (s *Server) serveError(w http.ResponseWriter, r *http.Request, err error) {
 // problem answers with an error as the API does: with a request id, logged.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error) {
 	httpx.WithRequest(s.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		label, _ := s.label(r.Host)
+		if id, isBuild := strings.CutSuffix(strings.ToLower(label), ".b"); isBuild {
+			httpx.Note(r.Context(), telemetry.BuildID, id)
+		} else {
+			httpx.Note(r.Context(), telemetry.ProjectID, id)
+		}
 		httpx.WriteProblem(w, r, err)
-	})).ServeHTTP(w, r)
+	}), httpx.RecordTo(s.Recorder)).ServeHTTP(w, r)
 }

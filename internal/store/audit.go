@@ -19,13 +19,39 @@ type AuditEntry struct {
 	Action  string
 	Subject string // "project/<id>" or "build/<id>"
 	Data    map[string]any
+
+	chain Chain
 }
 
-const auditChain = "worker"
+// Chain is one of the audit logs. The worker's and the gateway's databases may
+// be two.
+type Chain string
 
-// AppendAudit adds an entry to the chain, under the lock of its head row. It
-// comes last in a transaction: what holds the head lets nobody else commit.
+// The chains.
+const (
+	WorkerChain  Chain = "worker"
+	GatewayChain Chain = "gateway"
+)
+
+// Chains lists both.
+func Chains() []Chain { return []Chain{WorkerChain, GatewayChain} }
+
+func (c Chain) head() string { return string(c) + "_audit_head" }
+func (c Chain) log() string  { return string(c) + "_audit" }
+
+// AppendAudit adds an entry to the worker's chain, under the lock of its head
+// row. It comes last in a transaction: what holds the head lets nobody else commit.
 func (db *DB) AppendAudit(ctx context.Context, entry AuditEntry) error {
+	return db.appendAudit(ctx, WorkerChain, entry)
+}
+
+// AppendGatewayAudit is AppendAudit for the gateway's chain.
+func (db *DB) AppendGatewayAudit(ctx context.Context, entry AuditEntry) error {
+	return db.appendAudit(ctx, GatewayChain, entry)
+}
+
+func (db *DB) appendAudit(ctx context.Context, chain Chain, entry AuditEntry) error {
+	entry.chain = chain
 	if !db.inTx {
 		return errors.New("cannot write outside a transaction")
 	}
@@ -42,11 +68,11 @@ func (db *DB) appendAuditInSteps(ctx context.Context, entry AuditEntry, data str
 	var prev string
 	// The UPDATE locks the head before it is read: nobody else can build on
 	// the same predecessor.
-	next := `UPDATE worker_audit_head SET seq = seq + 1 WHERE chain = $1 RETURNING seq, hash`
+	next := `UPDATE ` + entry.chain.head() + ` SET seq = seq + 1 WHERE chain = $1 RETURNING seq, hash`
 	if fault.Off(fault.AuditHead) {
-		next = `SELECT seq + 1, hash FROM worker_audit_head WHERE chain = $1`
+		next = `SELECT seq + 1, hash FROM ` + entry.chain.head() + ` WHERE chain = $1`
 	}
-	found, err := db.one(ctx, []any{&seq, &prev}, next, auditChain)
+	found, err := db.one(ctx, []any{&seq, &prev}, next, string(entry.chain))
 	if err != nil {
 		return err
 	}
@@ -54,13 +80,13 @@ func (db *DB) appendAuditInSteps(ctx context.Context, entry AuditEntry, data str
 		return errors.New("cannot find the head of the audit chain")
 	}
 	hash := auditHash(prev, seq, db.now, entry, []byte(data))
-	if _, err := db.exec(ctx, `UPDATE worker_audit_head SET hash = $2, seq = $3 WHERE chain = $1`, auditChain, hash, seq); err != nil {
+	if _, err := db.exec(ctx, `UPDATE `+entry.chain.head()+` SET hash = $2, seq = $3 WHERE chain = $1`, string(entry.chain), hash, seq); err != nil {
 		return err
 	}
 	_, err = db.exec(ctx, `
-		INSERT INTO worker_audit (chain, seq, prev, hash, at, actor, action, subject, data)
+		INSERT INTO `+entry.chain.log()+` (chain, seq, prev, hash, at, actor, action, subject, data)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		auditChain, seq, prev, hash, micros(db.now), entry.Actor, entry.Action, entry.Subject, data)
+		string(entry.chain), seq, prev, hash, micros(db.now), entry.Actor, entry.Action, entry.Subject, data)
 	return err
 }
 
@@ -147,8 +173,8 @@ func (l auditLink) follows(prev string, seq int64) BreakReason {
 
 // FindAuditHead returns how long the chain is and the hash of its last entry:
 // what to keep elsewhere to compare with later.
-func (db *DB) FindAuditHead(ctx context.Context) (seq int64, hash string, err error) {
-	_, err = db.one(ctx, []any{&seq, &hash}, `SELECT seq, hash FROM worker_audit_head WHERE chain = $1`, auditChain)
+func (db *DB) FindAuditHead(ctx context.Context, chain Chain) (seq int64, hash string, err error) {
+	_, err = db.one(ctx, []any{&seq, &hash}, `SELECT seq, hash FROM `+chain.head()+` WHERE chain = $1`, string(chain))
 	return seq, hash, err
 }
 
@@ -158,13 +184,13 @@ const auditPage = 1000
 // entry that is wrong, or nil. Entries that are added meanwhile are left to the
 // next call. Who can write the whole database can make a new chain that holds:
 // against that only a copy of the head that is kept elsewhere helps.
-func (db *DB) FindAuditBreak(ctx context.Context) (*AuditBreak, error) {
+func (db *DB) FindAuditBreak(ctx context.Context, chain Chain) (*AuditBreak, error) {
 	db = db.patient()
 	var head, top int64
 	var headHash string
 	found, err := db.one(ctx, []any{&head, &headHash, &top}, `
-		SELECT h.seq, h.hash, (SELECT COALESCE(MAX(a.seq), 0) FROM worker_audit a WHERE a.chain = h.chain)
-		FROM worker_audit_head h WHERE h.chain = $1`, auditChain)
+		SELECT h.seq, h.hash, (SELECT COALESCE(MAX(a.seq), 0) FROM `+chain.log()+` a WHERE a.chain = h.chain)
+		FROM `+chain.head()+` h WHERE h.chain = $1`, string(chain))
 	if err != nil {
 		return nil, err
 	}
@@ -176,8 +202,8 @@ func (db *DB) FindAuditBreak(ctx context.Context) (*AuditBreak, error) {
 		page, err := all(ctx, db, func(r rows) (l auditLink, err error) {
 			err = r.Scan(&l.seq, &l.prev, &l.hash, &l.at, &l.entry.Actor, &l.entry.Action, &l.entry.Subject, &l.data)
 			return l, err
-		}, `SELECT seq, prev, hash, at, actor, action, subject, data FROM worker_audit
-			WHERE chain = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4`, auditChain, next, head, auditPage)
+		}, `SELECT seq, prev, hash, at, actor, action, subject, data FROM `+chain.log()+`
+			WHERE chain = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4`, string(chain), next, head, auditPage)
 		if err != nil {
 			return nil, err
 		}

@@ -37,10 +37,10 @@ func TestAuditChainDoesNotFork(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
 		appendAudits(t, db, 16, 200)
-		broken, err := db.FindAuditBreak(t.Context())
+		broken, err := db.FindAuditBreak(t.Context(), store.WorkerChain)
 		require.NoError(t, err)
 		require.Nil(t, broken)
-		entries, _, err := db.FindAuditHead(t.Context())
+		entries, _, err := db.FindAuditHead(t.Context(), store.WorkerChain)
 		require.NoError(t, err)
 		require.Equal(t, int64(16*200), entries)
 	})
@@ -83,7 +83,7 @@ func TestTamperingIsNamed(t *testing.T) {
 		shell.Do("CREATE TABLE good AS SELECT * FROM worker_audit\nCREATE TABLE good_head AS SELECT * FROM worker_audit_head")
 		for name, tamper := range tampers {
 			shell.Do(tamper.script)
-			broken, err := db.FindAuditBreak(t.Context())
+			broken, err := db.FindAuditBreak(t.Context(), store.WorkerChain)
 			require.NoError(t, err, name)
 			require.NotNil(t, broken, name)
 			require.Equal(t, tamper.want, *broken, name)
@@ -94,7 +94,7 @@ func TestTamperingIsNamed(t *testing.T) {
 				INSERT INTO worker_audit SELECT * FROM good
 				INSERT INTO worker_audit_head SELECT * FROM good_head`)
 		}
-		broken, err := db.FindAuditBreak(t.Context())
+		broken, err := db.FindAuditBreak(t.Context(), store.WorkerChain)
 		require.NoError(t, err)
 		require.Nil(t, broken)
 	})

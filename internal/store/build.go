@@ -18,8 +18,9 @@ type Build struct {
 	CreatedBy string // the service that asked for it
 	RequestID string
 	OwnerID   string
-	FairRank  int64  // with the id: the place in the queue
-	Cache     string // state of the caches that the build found
+	FairRank  int64     // with the id: the place in the queue
+	Cache     string    // state of the caches that the build found
+	ClaimedAt time.Time // when its last attempt began; zero when none has
 }
 
 // InsertBuild stores a new build.
@@ -39,7 +40,7 @@ const buildColumns = `
 	b.lease_until, b.cancel_reason, b.cancel_deadline, b.superseded_by, b.failure_class, b.failure, b.reference_id,
 	b.runner, b.runner_reason, b.isolation, b.prompt, b.template, b.metadata, b.source_digest, b.source_files,
 	b.source_bytes, b.log_bytes, b.created_by, b.request_id, b.queued_at, b.started_at, b.finished_at,
-	b.owner_id, b.fair_rank, b.cache_state, COALESCE(v.number, 0)`
+	b.owner_id, b.fair_rank, b.cache_state, b.claimed_at, COALESCE(v.number, 0)`
 
 const buildFrom = ` FROM worker_builds b LEFT JOIN worker_versions v ON v.build_id = b.id `
 
@@ -47,6 +48,7 @@ const buildFrom = ` FROM worker_builds b LEFT JOIN worker_versions v ON v.build_
 type buildScan struct {
 	runnerID, cancelReason, supersededBy, failureClass, failure  *string
 	runnable, queued, lease, cancelDeadline, startedAt, finished *int64
+	claimed                                                      *int64
 }
 
 func (s *buildScan) dest(b *Build) []any {
@@ -55,7 +57,7 @@ func (s *buildScan) dest(b *Build) []any {
 		&s.runnable, &s.runnerID, &s.lease, &s.cancelReason, &s.cancelDeadline, &s.supersededBy, &s.failureClass,
 		&s.failure, &b.ReferenceID, &b.Runner, &b.Reason, &b.Isolation, &b.Prompt, &b.Template, &b.Metadata,
 		(*string)(&b.Source.Digest), &b.Source.Files, &b.Source.Bytes, &b.LogBytes, &b.CreatedBy, &b.RequestID,
-		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &b.Version,
+		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &s.claimed, &b.Version,
 	}
 }
 
@@ -63,6 +65,7 @@ func (s *buildScan) fill(b *Build) error {
 	b.RunnerID, b.SupersededBy = text(s.runnerID), text(s.supersededBy)
 	b.CancelReason = previewd.CancelReason(text(s.cancelReason))
 	b.QueuedAt, b.StartedAt, b.FinishedAt = timeOf(s.queued), timePtr(s.startedAt), timePtr(s.finished)
+	b.ClaimedAt = timeOf(s.claimed)
 	b.State = previewd.BuildState{
 		Status: b.Status, Epoch: b.Epoch, Attempt: b.Attempt, MaxAttempts: b.State.MaxAttempts,
 		RunnableAt: timeOf(s.runnable), LeaseUntil: timeOf(s.lease),
@@ -83,9 +86,20 @@ func scanBuild(r rows) (*Build, error) {
 	return b, s.fill(b)
 }
 
-// FindBuild returns CodeNotFound when there is no such build.
+// FindBuild returns CodeNotFound when there is no such build, or its project is
+// deleted.
 func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
-	list, err := all(ctx, db, scanBuild, `SELECT `+buildColumns+buildFrom+`WHERE b.id = $1`, id)
+	return db.findBuild(ctx, id, ` AND EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = b.project_id AND p.state = 'active')`)
+}
+
+// FindAnyBuild is FindBuild for those who see a build to its end: it returns
+// those of deleted projects too.
+func (db *DB) FindAnyBuild(ctx context.Context, id string) (*Build, error) {
+	return db.findBuild(ctx, id, ``)
+}
+
+func (db *DB) findBuild(ctx context.Context, id, and string) (*Build, error) {
+	list, err := all(ctx, db, scanBuild, `SELECT `+buildColumns+buildFrom+`WHERE b.id = $1`+and, id)
 	if err != nil {
 		return nil, err
 	}
@@ -95,17 +109,18 @@ func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
 	return list[0], nil
 }
 
-// LockBuild returns the build with its project locked: nobody changes either
-// before the transaction ends. It returns CodeNotFound when there is no such build.
+// LockBuild returns the build with its project locked, deleted or not: nobody
+// changes either before the transaction ends. It returns CodeNotFound when there
+// is no such build.
 func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
-	b, err := db.FindBuild(ctx, id)
+	b, err := db.FindAnyBuild(ctx, id)
 	if err != nil || db.engine.locking(lockProject) == "" {
 		return b, err
 	}
-	if _, err := db.LockProject(ctx, b.ProjectID); err != nil {
+	if _, err := db.LockAnyProject(ctx, b.ProjectID); err != nil {
 		return nil, err
 	}
-	return db.FindBuild(ctx, id) // as it is now that the lock is held
+	return db.FindAnyBuild(ctx, id) // as it is now that the lock is held
 }
 
 // FindRunnableBuild returns the build that is claimed next, locked with its
@@ -114,7 +129,7 @@ func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
 func (db *DB) FindRunnableBuild(ctx context.Context) (*Build, error) {
 	list, err := all(ctx, db, scanBuild, `
 		SELECT `+buildColumns+buildFrom+` JOIN worker_projects p ON p.id = b.project_id
-		WHERE b.state = 'queued' AND b.runnable_at <= $1 AND NOT EXISTS (
+		WHERE b.state = 'queued' AND b.runnable_at <= $1 AND p.state = 'active' AND NOT EXISTS (
 			SELECT 1 FROM worker_builds r WHERE r.project_id = b.project_id AND r.state IN ('building', 'canceling'))
 		ORDER BY b.fair_rank, b.id LIMIT 1`+db.engine.locking(skipLocked), micros(db.now))
 	if err != nil || len(list) == 0 {
@@ -189,10 +204,11 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 	return changedOne(db.exec(ctx, `
 		UPDATE worker_builds SET state = $4, step = $5, epoch = $6, attempt = $7, runnable_at = $8, runner_id = $9,
 			lease_until = $10, cancel_reason = $11, cancel_deadline = $12, superseded_by = $13, failure_class = $14,
-			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20, cache_state = $21
+			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20, cache_state = $21,
+			claimed_at = $22
 		WHERE id = $1 AND `+guard,
 		b.ID, read.Epoch, string(read.Status),
 		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
 		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
-		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished, b.Cache))
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished, b.Cache, micros(b.ClaimedAt)))
 }

@@ -133,7 +133,7 @@ func (db *DB) findCreated(ctx context.Context, c *Creation) (*Created, error) {
 	if stored != nil {
 		return &Created{Outcome: OutcomeKnown, Stored: *stored}, nil
 	}
-	id, err := db.FindProjectByKey(ctx, c.Key.Principal, c.Key.Key)
+	id, _, err := db.FindProjectByKey(ctx, c.Key.Principal, c.Key.Key)
 	if err != nil || id == "" {
 		return nil, err
 	}

@@ -49,6 +49,8 @@ const (
 	lockEndpoint              // waits for the endpoint's row; rows that refer to it can be inserted meanwhile
 	claimEndpoint             // the same, but leaves out what others have locked
 	keepEndpoint              // nobody deletes the endpoint meanwhile
+	lockRow                   // waits for the rows of a SELECT over one table
+	skipLockedRow             // leaves out those that others have locked
 )
 
 type querier interface {

@@ -57,7 +57,7 @@ func (db *DB) CheckIntegrity(ctx context.Context) ([]previewd.Check, error) {
 	}
 	patient := db.patient()
 	var checks []previewd.Check
-	for _, group := range [][]invariant{buildInvariants, eventInvariants, keyInvariants} {
+	for _, group := range [][]invariant{buildInvariants, eventInvariants, keyInvariants, gatewayInvariants, billingInvariants} {
 		for _, i := range group {
 			check, err := patient.check(ctx, i, now)
 			if err != nil {
@@ -66,12 +66,26 @@ func (db *DB) CheckIntegrity(ctx context.Context) ([]previewd.Check, error) {
 			checks = append(checks, check)
 		}
 	}
-	chain := previewd.Check{Name: "audit_chain_broken", Description: "Each audit entry follows from the one before it, up to the head."}
-	broken, err := db.FindAuditBreak(ctx)
-	if broken != nil {
-		chain.Count, chain.Examples = 1, []string{broken.String()}
+	for _, chain := range Chains() {
+		check, err := db.checkChain(ctx, chain)
+		if err != nil {
+			return nil, err
+		}
+		checks = append(checks, check)
 	}
-	return append(checks, chain), err
+	return checks, nil
+}
+
+func (db *DB) checkChain(ctx context.Context, chain Chain) (previewd.Check, error) {
+	check := previewd.Check{Name: "audit_chain_broken", Description: "Each audit entry follows from the one before it, up to the head."}
+	if chain == GatewayChain {
+		check.Name = "app_audit_chain_broken"
+	}
+	broken, err := db.FindAuditBreak(ctx, chain)
+	if broken != nil {
+		check.Count, check.Examples = 1, []string{broken.String()}
+	}
+	return check, err
 }
 
 // FindViolations returns the promises that do not hold.

@@ -25,6 +25,9 @@ var buildInvariants = []invariant{
 	{name: "queued_build_of_inactive_project", promise: "Builds wait for projects that are there.", query: `
 		SELECT b.id FROM worker_builds b JOIN worker_projects p ON p.id = b.project_id
 		WHERE b.state = 'queued' AND p.state <> 'active'`},
+	{name: "running_build_of_deleted_project", promise: "No build of a deleted project runs, unless it is being canceled.", query: `
+		SELECT b.id FROM worker_builds b JOIN worker_projects p ON p.id = b.project_id
+		WHERE b.state = 'building' AND p.state <> 'active'`},
 	{name: "superseded_without_successor", promise: "A superseded build names the newer build that took its place.", query: `
 		SELECT b.id FROM worker_builds b LEFT JOIN worker_builds n ON n.id = b.superseded_by
 		WHERE b.state = 'superseded' AND (n.id IS NULL OR n.project_id <> b.project_id OR n.seq <= b.seq)`},
@@ -92,6 +95,18 @@ var eventInvariants = []invariant{
 		LEFT JOIN (SELECT DISTINCT subject FROM worker_audit WHERE action IN ('project.create', 'build.create')) a
 			ON a.subject = CASE b.seq WHEN 1 THEN 'project/' || b.project_id ELSE 'build/' || b.id END
 		WHERE a.subject IS NULL`},
+	{name: "deletion_untold", promise: "The deletion of a project is told by one event and one audit entry.", query: `
+		SELECT p.id FROM worker_projects p
+		LEFT JOIN (SELECT project_id, COUNT(*) AS n FROM worker_events WHERE type = 'project.deleted' GROUP BY project_id) e
+			ON e.project_id = p.id
+		LEFT JOIN (SELECT subject, COUNT(*) AS n FROM worker_audit WHERE action = 'project.delete' GROUP BY subject) a
+			ON a.subject = 'project/' || p.id
+		WHERE COALESCE(e.n, 0) <> CASE p.state WHEN 'deleted' THEN 1 ELSE 0 END OR COALESCE(a.n, 0) <> COALESCE(e.n, 0)`},
+	{name: "event_after_deletion", promise: "Of a deleted project nothing is queued, built or shown.", query: `
+		SELECT e.project_id || '/' || CAST(e.seq AS TEXT) AS id
+		FROM worker_events d JOIN worker_events e ON e.project_id = d.project_id AND e.seq > d.seq
+		WHERE d.type = 'project.deleted'
+		  AND e.type IN ('build.queued', 'build.building', 'build.retrying', 'build.completed', 'version.activated')`},
 	{name: "transition_without_audit", promise: "Every change of a build's state is in the audit log, once.", query: `
 		SELECT build AS id FROM (
 			SELECT build_id AS build, 1 AS n FROM worker_events WHERE type IN (` + transitions + `)

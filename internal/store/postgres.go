@@ -125,6 +125,10 @@ func (p *postgresDB) locking(l lock) string {
 		return " FOR NO KEY UPDATE OF e SKIP LOCKED"
 	case keepEndpoint:
 		return " FOR KEY SHARE OF e"
+	case lockRow:
+		return " FOR UPDATE"
+	case skipLockedRow:
+		return " FOR UPDATE SKIP LOCKED"
 	}
 	return " FOR UPDATE OF p"
 }
@@ -133,7 +137,7 @@ func (p *postgresDB) appendAudit(ctx context.Context, tx *DB, e AuditEntry, data
 	if fault.Off(fault.AuditHead) {
 		return tx.appendAuditInSteps(ctx, e, data)
 	}
-	_, err := tx.exec(ctx, `SELECT worker_append_audit($1, $2, $3, $4, $5)`, micros(tx.now), e.Actor, e.Action, e.Subject, data)
+	_, err := tx.exec(ctx, `SELECT `+string(e.chain)+`_append_audit($1, $2, $3, $4, $5)`, micros(tx.now), e.Actor, e.Action, e.Subject, data)
 	return err
 }
 

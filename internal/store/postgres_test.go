@@ -113,7 +113,7 @@ func TestCreatesShareCommits(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		projects, err := db.ListProjects(t.Context(), "", "g", 1000)
+		projects, err := db.ListProjects(t.Context(), previewd.ProjectFilter{}, "g", 1000)
 		require.NoError(t, err)
 		require.Len(t, projects, 100)
 	})

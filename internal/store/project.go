@@ -2,6 +2,9 @@ package store
 
 import (
 	"context"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/fault"
@@ -41,7 +44,11 @@ func (db *DB) InsertFirstEvents(ctx context.Context, projectID string, events ..
 	return nil
 }
 
-const projectColumns = `p.id, p.owner_id, p.id_source, p.created_by_service, COALESCE(cv.number, 0), p.pinned, p.created_at,`
+const projectColumns = `p.id, p.owner_id, p.id_source, p.created_by_service, p.create_principal, p.create_key,
+	COALESCE(cv.number, 0), p.pinned, p.created_at,`
+
+// NoKey begins what stands for the key of a create that had none.
+const NoKey = "none:"
 
 const projectFrom = `
 	FROM worker_projects p
@@ -59,12 +66,18 @@ type Project struct {
 func scanProject(r rows) (*Project, error) {
 	p, b, s := new(Project), new(Build), buildScan{}
 	var pinned, created int64
-	dest := []any{&p.ID, &p.UserID, (*string)(&p.IDGenerationSource), &p.CreatedByService, &p.CurrentVersion, &pinned, &created}
+	dest := []any{
+		&p.ID, &p.UserID, (*string)(&p.IDGenerationSource), &p.CreatedByService, &p.CreatePrincipal, &p.CreateKey,
+		&p.CurrentVersion, &pinned, &created,
+	}
 	if err := r.Scan(append(dest, s.dest(b)...)...); err != nil {
 		return nil, err
 	}
 	if err := s.fill(b); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(p.CreateKey, NoKey) {
+		p.CreateKey = ""
 	}
 	p.Pinned, p.CreatedAt, p.LatestBuild, p.Build = pinned == 1, timeOf(&created), b.Build, b
 	return p, nil
@@ -83,37 +96,75 @@ func (db *DB) FindProject(ctx context.Context, id string) (*Project, error) {
 }
 
 // ListProjects returns projects whose id is below the cursor, newest first.
-func (db *DB) ListProjects(ctx context.Context, ownerID, below string, limit int) ([]*Project, error) {
+func (db *DB) ListProjects(ctx context.Context, filter previewd.ProjectFilter, below string, limit int) ([]*Project, error) {
 	query := `SELECT ` + projectColumns + buildColumns + projectFrom + ` AND p.id < $1`
 	args := []any{below, limit}
-	if ownerID != "" {
-		query += ` AND p.owner_id = $3`
-		args = append(args, ownerID)
+	for _, only := range []struct{ condition, value string }{
+		{`p.owner_id =`, filter.UserID}, {`p.created_by_service =`, filter.CreatedBy}, {`p.id >`, filter.After},
+	} {
+		if only.value != "" {
+			args = append(args, only.value)
+			query += ` AND ` + only.condition + ` $` + strconv.Itoa(len(args))
+		}
 	}
 	return all(ctx, db, scanProject, query+` ORDER BY p.id DESC LIMIT $2`, args...)
 }
 
-// FindProjectByKey returns the id of the project that a key has made, or "". A
-// project remembers its key for ever.
-func (db *DB) FindProjectByKey(ctx context.Context, principal, key string) (id string, err error) {
-	_, err = db.one(ctx, []any{&id}, `SELECT id FROM worker_projects WHERE create_principal = $1 AND create_key = $2`, principal, key)
-	return id, err
+// FindProjectByKey returns the id of the project that a key has made, or "", and
+// when. A project remembers its key for ever, also when it is deleted.
+func (db *DB) FindProjectByKey(ctx context.Context, principal, key string) (id string, created time.Time, err error) {
+	var us int64
+	found, err := db.one(ctx, []any{&id, &us}, `
+		SELECT id, created_at FROM worker_projects WHERE create_principal = $1 AND create_key = $2`, principal, key)
+	if found {
+		created = timeOf(&us)
+	}
+	return id, created, err
 }
 
 // LockProject keeps others from changing the project or its builds until the
 // transaction ends, and returns its owner. Whoever locks a project does it before
 // any of its builds, and the audit chain last: so nobody waits in a circle. It
-// returns CodeNotFound when there is no such project.
+// returns CodeNotFound when there is no such project, or it is deleted.
 func (db *DB) LockProject(ctx context.Context, id string) (ownerID string, err error) {
-	query := `SELECT p.owner_id FROM worker_projects p WHERE p.id = $1 AND p.state = 'active'`
+	locked, err := db.LockAnyProject(ctx, id)
+	if err == nil && locked.Deleted {
+		err = previewd.NotFound("project", id)
+	}
+	return locked.OwnerID, err
+}
+
+// LockedProject is what LockAnyProject tells of a project.
+type LockedProject struct {
+	OwnerID string
+	Deleted bool
+}
+
+// LockAnyProject is LockProject for deleted projects too.
+func (db *DB) LockAnyProject(ctx context.Context, id string) (p LockedProject, err error) {
+	query := `SELECT p.owner_id, p.state FROM worker_projects p WHERE p.id = $1`
 	if !fault.Off(fault.RowLock) {
 		query += db.engine.locking(lockProject)
 	}
-	found, err := db.one(ctx, []any{&ownerID}, query, id)
+	var state string
+	found, err := db.one(ctx, []any{&p.OwnerID, &state}, query, id)
 	if err == nil && !found {
 		err = previewd.NotFound("project", id)
 	}
-	return ownerID, err
+	p.Deleted = state != "active"
+	return p, err
+}
+
+// DeleteProject makes a project that this transaction has locked a deleted one.
+// Its key goes on naming it; a double click without a key makes a new one.
+func (db *DB) DeleteProject(ctx context.Context, id string, locked LockedProject) error {
+	err := changedOne(db.exec(ctx, `UPDATE worker_projects SET state = 'deleted', deleted_at = $2 WHERE id = $1 AND state = 'active'`,
+		id, micros(db.now)))
+	if err != nil {
+		return err
+	}
+	_, err = db.exec(ctx, `DELETE FROM worker_create_guard WHERE owner_id = $1 AND project_id = $2`, locked.OwnerID, id)
+	return err
 }
 
 // AllocateBuildSeq returns the number of the project's next build. It returns

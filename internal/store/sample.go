@@ -19,16 +19,20 @@ func listRefs(ctx context.Context, db *DB, query string, args ...any) ([]Artifac
 	}, query, args...)
 }
 
+// ofActive leaves out what belonged to deleted projects: their files may be gone.
+const ofActive = `EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = v.project_id AND p.state = 'active')`
+
 // SampleManifests returns the manifests of the newest versions and of as many
 // that chance picks; some may be both.
 func (db *DB) SampleManifests(ctx context.Context, each int) ([]ArtifactRef, error) {
-	newest, err := listRefs(ctx, db, `SELECT build_id, manifest_digest FROM worker_versions ORDER BY id DESC LIMIT $1`, each)
+	newest, err := listRefs(ctx, db, `
+		SELECT v.build_id, v.manifest_digest FROM worker_versions v WHERE `+ofActive+` ORDER BY v.id DESC LIMIT $1`, each)
 	if err != nil || len(newest) < each {
 		return newest, err // these are all
 	}
 	random, err := listRefs(ctx, db, `
 		SELECT build_id, manifest_digest FROM worker_versions WHERE id IN (
-			SELECT id FROM worker_versions ORDER BY random() LIMIT $1)`, each)
+			SELECT v.id FROM worker_versions v WHERE `+ofActive+` ORDER BY random() LIMIT $1)`, each)
 	return append(newest, random...), err
 }
 
@@ -36,7 +40,8 @@ func (db *DB) SampleManifests(ctx context.Context, each int) ([]ArtifactRef, err
 // after one of them.
 func (db *DB) ListManifests(ctx context.Context, after string, limit int) ([]ArtifactRef, error) {
 	return listRefs(ctx, db, `
-		SELECT build_id, manifest_digest FROM worker_versions WHERE build_id > $1 ORDER BY build_id LIMIT $2`, after, limit)
+		SELECT v.build_id, v.manifest_digest FROM worker_versions v
+		WHERE v.build_id > $1 AND `+ofActive+` ORDER BY v.build_id LIMIT $2`, after, limit)
 }
 
 // ListNeededSources returns the sources of builds that wait or run, by the ids

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"math"
+	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/fault"
@@ -21,7 +22,7 @@ type NewVersion struct {
 // completed, and returns its number.
 func (db *DB) InsertVersion(ctx context.Context, v NewVersion) (number int64, err error) {
 	found, err := db.one(ctx, []any{&number}, `
-		UPDATE worker_projects SET last_version_number = last_version_number + 1 WHERE id = $1
+		UPDATE worker_projects SET last_version_number = last_version_number + 1 WHERE id = $1 AND state = 'active'
 		RETURNING last_version_number`, v.Build.ProjectID)
 	if err != nil {
 		return 0, err
@@ -117,12 +118,17 @@ type BlobRef struct {
 }
 
 // ListReferencedBlobs returns the source of every build and the manifest of
-// every version.
-func (db *DB) ListReferencedBlobs(ctx context.Context) ([]BlobRef, error) {
+// every version. Those of a project that was deleted before a moment are not
+// needed, unless a build is still on its way to its end.
+func (db *DB) ListReferencedBlobs(ctx context.Context, deletedBefore time.Time) ([]BlobRef, error) {
 	return all(ctx, db, func(r rows) (ref BlobRef, err error) {
 		var manifest int64
 		err = r.Scan((*string)(&ref.Digest), &manifest)
 		ref.Manifest = manifest == 1
 		return ref, err
-	}, `SELECT source_digest, 0 FROM worker_builds UNION SELECT manifest_digest, 1 FROM worker_versions`)
+	}, `
+		SELECT b.source_digest, 0 FROM worker_builds b JOIN worker_projects p ON p.id = b.project_id
+		WHERE p.deleted_at IS NULL OR p.deleted_at >= $1 OR b.state IN ('queued', 'building', 'canceling')
+		UNION SELECT v.manifest_digest, 1 FROM worker_versions v JOIN worker_projects p ON p.id = v.project_id
+		WHERE p.deleted_at IS NULL OR p.deleted_at >= $1`, micros(deletedBefore))
 }

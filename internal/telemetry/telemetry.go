@@ -11,6 +11,8 @@ import (
 const (
 	ProjectID          = "project_id"
 	BuildID            = "build_id"
+	IntentID           = "intent_id"
+	UserID             = "user_id"
 	CreatedByService   = "created_by_service"
 	IDGenerationSource = "id_generation_source"
 	ReferenceID        = "reference_id"

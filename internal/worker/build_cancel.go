@@ -17,8 +17,14 @@ func (s *Service) CancelBuild(ctx context.Context, req previewd.CancelBuildReque
 	}
 	var b *store.Build
 	err := s.Store.Tx(ctx, "build.cancel", func(tx *store.DB) (err error) {
-		if b, err = tx.LockBuild(ctx, req.BuildID); err != nil || b.Status.Terminal() {
+		if b, err = tx.LockBuild(ctx, req.BuildID); err != nil {
 			return err
+		}
+		if _, err := tx.LockProject(ctx, b.ProjectID); err != nil { // it may be deleted
+			return previewd.NotFound("build", req.BuildID)
+		}
+		if b.Status.Terminal() {
+			return nil
 		}
 		t := previewd.Trigger{Kind: previewd.TriggerCancel, Reason: previewd.CancelUser, Grace: s.Timeouts.Cancel}
 		return s.transition(ctx, tx, b, t, "service/"+req.Caller.Service)

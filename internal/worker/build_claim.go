@@ -61,12 +61,12 @@ func (s *Service) HeartbeatBuild(ctx context.Context, lease previewd.Lease) (can
 
 // AwaitCancel implements previewd.Dispatcher.
 func (s *Service) AwaitCancel(ctx context.Context, lease previewd.Lease, wait time.Duration) (canceling bool, err error) {
-	b, err := s.Store.FindBuild(ctx, lease.BuildID)
+	b, err := s.Store.FindAnyBuild(ctx, lease.BuildID) // a deletion cancels too
 	if err != nil {
 		return false, err
 	}
 	err = s.waitFor(ctx, b.ProjectID, wait, func() (bool, error) {
-		b, err := s.Store.FindBuild(ctx, lease.BuildID)
+		b, err := s.Store.FindAnyBuild(ctx, lease.BuildID)
 		if err != nil {
 			return false, err
 		}

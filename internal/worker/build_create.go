@@ -210,13 +210,18 @@ func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
 	if b.Seq, err = tx.AllocateBuildSeq(ctx, b.ProjectID); err != nil {
 		return err
 	}
-	if err := c.supersede(ctx, tx, older); err != nil {
+	ended, err := c.supersede(ctx, tx, older)
+	if err != nil {
 		return err
 	}
 	if err := c.enqueue(ctx, tx); err != nil {
 		return err
 	}
-	if err := tx.AppendEvents(ctx, b.ProjectID, queuedEvent(b, b.Seq)); err != nil {
+	queued := queuedEvent(b, b.Seq)
+	if queued.Data["policy"] = c.policy; len(ended) > 0 {
+		queued.Data["supersedes"] = ended
+	}
+	if err := tx.AppendEvents(ctx, b.ProjectID, queued); err != nil {
 		return err
 	}
 	return tx.AppendAudit(ctx, store.AuditEntry{
@@ -226,8 +231,8 @@ func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
 }
 
 // supersede ends what waits of the project, and what runs unless the policy lets
-// it go on, in favour of the new build.
-func (c *buildCreation) supersede(ctx context.Context, tx *store.DB, older []*store.Build) error {
+// it go on, in favour of the new build. It returns the ids of those.
+func (c *buildCreation) supersede(ctx context.Context, tx *store.DB, older []*store.Build) (ended []string, err error) {
 	for _, b := range older {
 		if b.Status == previewd.BuildCanceling || b.Status == previewd.BuildBuilding && c.policy == previewd.PolicyQueue {
 			continue // its end is decided, or it goes on
@@ -235,10 +240,11 @@ func (c *buildCreation) supersede(ctx context.Context, tx *store.DB, older []*st
 		b.SupersededBy = c.build.ID
 		t := previewd.Trigger{Kind: previewd.TriggerCancel, Reason: previewd.CancelSuperseded, Grace: c.Timeouts.Cancel}
 		if err := c.transition(ctx, tx, b, t, "service/"+c.build.CreatedBy); err != nil {
-			return err
+			return nil, err
 		}
+		ended = append(ended, b.ID)
 	}
-	return nil
+	return ended, nil
 }
 
 // enqueue stores the build at its place and foretells its end.
@@ -263,6 +269,8 @@ func (c *buildCreation) enqueue(ctx context.Context, tx *store.DB) (err error) {
 func queuedEvent(b *store.Build, seq int64) previewd.Event {
 	return previewd.Event{
 		Type: previewd.EventBuildQueued, BuildID: b.ID, RequestID: b.RequestID,
-		Data: map[string]any{"seq": seq, "template": b.Template, "files": b.Source.Files, "bytes": b.Source.Bytes},
+		Data: map[string]any{
+			"seq": seq, "template": b.Template, "files": b.Source.Files, "bytes": b.Source.Bytes, "referenceId": b.ReferenceID,
+		},
 	}
 }

@@ -30,6 +30,7 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 	moved := false
 	err = s.Store.Tx(ctx, "finish", func(tx *store.DB) error {
 		var err error
+		moved = false
 		if b, err = tx.LockBuild(ctx, lease.BuildID); err != nil {
 			return err
 		}
@@ -38,13 +39,20 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 		}
 		b.Runner, b.Reason, b.Isolation, b.Cache, b.Failure = out.Runner, out.Reason, out.Isolation, out.Cache, out.Failure
 		trigger.Delay = s.Retry(b.Attempt)
-		if err := s.transition(ctx, tx, b, trigger, "runner/"+b.RunnerID); err != nil {
+		c := change{actor: "runner/" + b.RunnerID}
+		if c.from, err = s.move(ctx, tx, b, trigger); err != nil {
 			return err
 		}
 		if b.Status == previewd.BuildCompleted {
-			moved, err = s.publish(ctx, tx, b, out.Manifest, manifest)
+			if moved, err = s.publish(ctx, tx, b, out.Manifest, manifest); err != nil {
+				return err
+			}
+			c.data = map[string]any{"version": b.Version, "files": len(manifest.Files), "bytes": manifest.Size()}
 		}
-		return err
+		if moved {
+			c.then = append(c.then, activatedEvent(b, b.Version))
+		}
+		return s.tell(ctx, tx, b, c)
 	})
 	if err != nil {
 		return "", err
@@ -107,10 +115,7 @@ func (s *Service) publish(
 	if b.Version, err = tx.InsertVersion(ctx, v); err != nil {
 		return false, err
 	}
-	if moved, err = tx.AdvanceVersion(ctx, b.ProjectID, v.ID, b.Seq); err != nil || !moved {
-		return moved, err
-	}
-	return moved, tx.AppendEvents(ctx, b.ProjectID, activatedEvent(b, b.Version))
+	return tx.AdvanceVersion(ctx, b.ProjectID, v.ID, b.Seq)
 }
 
 func activatedEvent(b *store.Build, number int64) previewd.Event {

@@ -58,9 +58,7 @@ func (s *Service) CheckAll(ctx context.Context, depth Depth) (*previewd.Integrit
 		}
 		checks = append(checks, files...)
 	}
-	return &previewd.Integrity{
-		OK: len(previewd.Broken(checks)) == 0, CheckedAt: began.UTC(), TookMS: time.Since(began).Milliseconds(), Checks: checks,
-	}, nil
+	return previewd.NewIntegrity(began, checks), nil
 }
 
 const (

@@ -34,6 +34,11 @@ func newWorld(t *testing.T, cfg store.Config) *world {
 	require.NoError(t, err)
 	w.fixture = setup(t, db, func(cfg *worker.Config) { cfg.Artifacts = folder })
 
+	deleted := w.create() // while its build ran
+	doomed := w.claim()
+	require.NoError(t, w.DeleteProject(t.Context(), previewd.DeleteProjectRequest{ProjectID: deleted.ProjectID, Caller: caller}))
+	_, err = w.FinishBuild(t.Context(), doomed.Lease, previewd.Outcome{Kind: previewd.OutcomeCanceled})
+	require.NoError(t, err)
 	deployed := w.create() // one completed build, one failed
 	_, err = w.finish(w.claim())
 	require.NoError(t, err)
@@ -60,6 +65,7 @@ func newWorld(t *testing.T, cfg store.Config) *world {
 	require.NoError(t, err)
 	w.ids = map[string]string{
 		"DEPLOYED": deployed.ProjectID, "COMPLETED": deployed.BuildID, "FAILED": failed.ID,
+		"DELETED": deleted.ProjectID,
 		"RUNNING": running.ProjectID, "SUPERSEDED": superseded.BuildID, "QUEUED": queued.ProjectID,
 	}
 	testkit.CheckInvariants(t, db)
@@ -92,14 +98,15 @@ func (w *world) broken() []string {
 
 // damages maps each check to what breaks it; " +" tells what else breaks by it.
 var damages = map[string]string{
-	"project_without_first_build":                                `DELETE FROM worker_builds WHERE project_id = $QUEUED`,
-	"build_numbers_with_gap":                                     `UPDATE worker_projects SET last_build_seq = 9 WHERE id = $QUEUED`,
-	"build_without_project +key_without_resource":                `DELETE FROM worker_projects WHERE id = $QUEUED`,
-	"build_of_another_owner":                                     `UPDATE worker_builds SET owner_id = 'mallory' WHERE project_id = $QUEUED`,
-	"two_running_builds +build_state_not_as_events":              "DROP INDEX worker_builds_one_running\nUPDATE worker_builds SET state = 'building', runner_id = 'r', lease_until = 9000000000000000 WHERE project_id = $RUNNING AND seq = 2",
-	"two_waiting_builds +build_state_not_as_events":              "DROP INDEX worker_builds_one_queued\nUPDATE worker_builds SET state = 'queued', runner_id = NULL, lease_until = NULL WHERE project_id = $RUNNING AND seq = 1",
-	"build_lease_expired":                                        `UPDATE worker_builds SET lease_until = 1 WHERE state = 'building'`,
-	"queued_build_of_inactive_project":                           `UPDATE worker_projects SET state = 'deleting' WHERE id = $QUEUED`,
+	"project_without_first_build":                   `DELETE FROM worker_builds WHERE project_id = $QUEUED`,
+	"build_numbers_with_gap":                        `UPDATE worker_projects SET last_build_seq = 9 WHERE id = $QUEUED`,
+	"build_without_project +key_without_resource":   `DELETE FROM worker_projects WHERE id = $QUEUED`,
+	"build_of_another_owner":                        `UPDATE worker_builds SET owner_id = 'mallory' WHERE project_id = $QUEUED`,
+	"two_running_builds +build_state_not_as_events": "DROP INDEX worker_builds_one_running\nUPDATE worker_builds SET state = 'building', runner_id = 'r', lease_until = 9000000000000000 WHERE project_id = $RUNNING AND seq = 2",
+	"two_waiting_builds +build_state_not_as_events": "DROP INDEX worker_builds_one_queued\nUPDATE worker_builds SET state = 'queued', runner_id = NULL, lease_until = NULL WHERE project_id = $RUNNING AND seq = 1",
+	"build_lease_expired":                           `UPDATE worker_builds SET lease_until = 1 WHERE state = 'building'`,
+	"queued_build_of_inactive_project":              `UPDATE worker_projects SET state = 'deleting' WHERE id = $QUEUED`,
+	"running_build_of_deleted_project +deletion_untold +queued_build_of_inactive_project": `UPDATE worker_projects SET state = 'deleted', deleted_at = 1 WHERE id = (SELECT project_id FROM worker_builds WHERE state = 'building')`,
 	"superseded_without_successor":                               `UPDATE worker_builds SET superseded_by = id WHERE id = $SUPERSEDED`,
 	"completed_build_without_version":                            "DELETE FROM worker_versions\nUPDATE worker_projects SET last_version_number = 0, current_version_id = NULL, current_build_seq = 0",
 	"version_without_completed_build +build_state_not_as_events": `UPDATE worker_builds SET state = 'canceled', cancel_reason = 'user' WHERE id = $COMPLETED`,
@@ -115,6 +122,8 @@ var damages = map[string]string{
 	"feed_positions_with_gap":                                    `UPDATE worker_feed SET position = position + 3`,
 	"creation_without_audit +audit_chain_broken":                 `UPDATE worker_audit SET subject = 'x' WHERE action = 'project.create' AND seq = 1`,
 	"transition_without_audit +audit_chain_broken":               `UPDATE worker_audit SET action = 'x' WHERE action = 'build.failed'`,
+	"deletion_untold":                                            `UPDATE worker_projects SET state = 'deleted', deleted_at = 1 WHERE id = $DEPLOYED`,
+	"event_after_deletion":                                       "INSERT INTO worker_events (project_id, seq, type, data, request_id, at) SELECT id, last_event_seq + 1, 'version.activated', '{}', '', 9000000000000000 FROM worker_projects WHERE id = $DELETED\nUPDATE worker_projects SET last_event_seq = last_event_seq + 1 WHERE id = $DELETED",
 	"key_without_resource":                                       `INSERT INTO worker_idempotency_keys (principal, key, operation, fp_version, fingerprint, state, status, resource_id, request_id, created_at, body_pruned_at) VALUES ('p', 'k', 'o', 1, 'f', 'done', 201, 'gone', 'r', 1, 1)`,
 	"key_without_answer":                                         `UPDATE worker_idempotency_keys SET body = NULL WHERE resource_id = $QUEUED`,
 	"project_without_key":                                        `DELETE FROM worker_idempotency_keys WHERE resource_id = $QUEUED`,

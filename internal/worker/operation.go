@@ -7,6 +7,12 @@ import (
 	"github.com/previewd/previewd"
 )
 
+// FindReference returns what is known of a reference id, also of one of a deleted
+// project. It returns CodeNotFound when nothing is.
+func (s *Service) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {
+	return s.Store.FindReference(ctx, ref)
+}
+
 // FindOperation implements previewd.Worker. What a key has made is told for
 // ever, what it was answered for as long as answers are kept.
 func (s *Service) FindOperation(ctx context.Context, caller previewd.Caller, key string) (*previewd.Operation, error) {
@@ -16,17 +22,14 @@ func (s *Service) FindOperation(ctx context.Context, caller previewd.Caller, key
 	}
 	op := &previewd.Operation{IdempotencyKey: key, Operation: operationCreatePreview, Status: http.StatusCreated}
 	if stored == nil {
-		if op.ProjectID, err = s.Store.FindProjectByKey(ctx, caller.Principal, key); err != nil {
+		op.ProjectID, op.CreatedAt, err = s.Store.FindProjectByKey(ctx, caller.Principal, key)
+		if err == nil && op.ProjectID == "" {
+			err = &previewd.Error{Code: previewd.CodeNotFound, Message: "The key has answered no request: it is free.", Details: key}
+		}
+		if err != nil {
 			return nil, err
 		}
-		if op.ProjectID == "" {
-			return nil, &previewd.Error{Code: previewd.CodeNotFound, Message: "The key has answered no request: it is free.", Details: key}
-		}
-		p, err := s.FindProject(ctx, op.ProjectID)
-		if err == nil {
-			op.CreatedAt = p.CreatedAt
-		}
-		return op, err
+		return op, nil
 	}
 	op.Operation, op.Status, op.RequestID, op.CreatedAt = stored.Operation, stored.Status, stored.RequestID, stored.CreatedAt
 	if stored.Operation == operationCreatePreview {

@@ -77,7 +77,7 @@ func (s *Service) create(ctx context.Context, c *store.Creation) (*store.Created
 		return &store.Created{Outcome: store.OutcomeKnown, Stored: *stored}, nil
 	}
 	c.Key.Key, c.Window = "", 0
-	c.Project.CreateKey = "none:" + c.Project.ID
+	c.Project.CreateKey = store.NoKey + c.Project.ID
 	created, err := s.Store.CreatePreview(ctx, c)
 	if err == nil && key.Key != "" {
 		err = s.Store.Tx(ctx, "key", func(tx *store.DB) error { _, err := tx.InsertKey(ctx, key); return err })
@@ -143,7 +143,7 @@ func (s *Service) presentPreview(ctx context.Context, projectID string) (*previe
 	}
 	b := p.LatestBuild
 	return &previewd.Preview{
-		BuildID: b.ID, ProjectID: p.ID, Status: b.Status, PreviewURL: p.PreviewURL,
+		BuildID: b.ID, ProjectID: p.ID, UserID: p.UserID, Status: b.Status, PreviewURL: p.PreviewURL, BuildURL: b.PreviewURL,
 		QueuePosition: b.QueuePosition, EstimatedCompletionTime: b.EstimatedCompletionTime,
 		IDGenerationSource: p.IDGenerationSource, CreatedByService: p.CreatedByService, ReferenceID: b.ReferenceID,
 		Replay: previewd.Replay{Replayed: previewd.ReplayedResource},
@@ -168,10 +168,11 @@ func (s *Service) newCreation(ctx context.Context, req previewd.CreatePreviewReq
 	build.OwnerID = req.UserID
 	createKey := req.IdempotencyKey
 	if createKey == "" {
-		createKey = "none:" + projectID
+		createKey = store.NoKey + projectID
 	}
 	preview := &previewd.Preview{
-		BuildID: build.ID, ProjectID: projectID, Status: previewd.BuildQueued, PreviewURL: s.PreviewURL(projectID),
+		BuildID: build.ID, ProjectID: projectID, UserID: req.UserID, Status: previewd.BuildQueued,
+		PreviewURL: s.PreviewURL(projectID), BuildURL: s.PreviewURL(build.ID + ".b"),
 		IDGenerationSource: source, CreatedByService: caller.Service, ReferenceID: build.ReferenceID,
 	}
 	body, err := json.Marshal(preview)
@@ -207,6 +208,9 @@ func (s *Service) newCreation(ctx context.Context, req previewd.CreatePreviewReq
 		},
 		Limits: view.limits(*s.Queue), Fair: !fault.Off(fault.Fairness),
 		Far: view.ahead(req.UserID), Pace: view.pace(build),
+	}
+	if req.IdempotencyKey != "" {
+		c.Created.Data["idempotencyKey"] = req.IdempotencyKey // says to who asked which request it was
 	}
 	if fault.Off(fault.Window) {
 		c.Window = 0

@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -29,14 +30,17 @@ func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilte
 	if err != nil {
 		return nil, err
 	}
-	if err := checkText("userId", filter.UserID, maxUserID); err != nil {
+	if err := errors.Join(checkText("userId", filter.UserID, maxUserID), checkText("createdBy", filter.CreatedBy, maxUserID)); err != nil {
 		return nil, err
+	}
+	if filter.After != "" && !previewd.IsID(filter.After) {
+		return nil, invalid("after must be the id of a project.", "after")
 	}
 	below, err := parseProjectCursor(filter.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	projects, err := s.Store.ListProjects(ctx, filter.UserID, below, limit+1)
+	projects, err := s.Store.ListProjects(ctx, filter, below, limit+1)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type Config struct {
 	Log        *slog.Logger              // default slog.Default()
 	PreviewURL func(label string) string // URL of the preview host with this label
 	Switched   func(projectID string)    // called after a project's current version has changed; default nothing
+	Deleted    func(projectID string)    // called after a project was deleted; default nothing
 	NewID      func() string             // default previewd.NewID
 	Limits     Limits                    // default DefaultLimits
 	Queue      *store.QueueLimits        // default DefaultQueue
@@ -95,6 +96,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Switched == nil {
 		cfg.Switched = func(string) {}
+	}
+	if cfg.Deleted == nil {
+		cfg.Deleted = func(string) {}
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = previewd.NewID

@@ -33,26 +33,29 @@ func (s *Service) RunSweeper(ctx context.Context) error {
 
 const pruneBatch = 500
 
-// Prune drops stored answers and keys that are older than they are kept. What a
-// key has created is remembered for ever by the project itself.
+// Prune drops stored answers, keys and references that are older than they are
+// kept. What a key has created is remembered for ever by the project itself.
 func (s *Service) Prune(ctx context.Context) error {
 	for {
-		var touched int64
+		var keys, references int64
 		err := s.Store.Tx(ctx, "prune", func(tx *store.DB) (err error) {
-			touched, err = tx.PruneKeys(ctx, s.Retention, pruneBatch)
+			if keys, err = tx.PruneKeys(ctx, s.Retention, pruneBatch); err != nil {
+				return err
+			}
+			references, err = tx.PruneReferences(ctx, pruneBatch)
 			return err
 		})
-		if err != nil || touched < pruneBatch {
+		if err != nil || keys < pruneBatch && references < pruneBatch {
 			return err
 		}
 	}
 }
 
 // Sweep removes blobs older than a moment that no build and no version refers
-// to: what crashes and failed builds have left.
+// to: what crashes, failed builds and projects deleted before it have left.
 func (s *Service) Sweep(ctx context.Context, before time.Time) error {
 	keep := map[previewd.Digest]bool{}
-	roots, err := s.Store.ListReferencedBlobs(ctx)
+	roots, err := s.Store.ListReferencedBlobs(ctx, before)
 	if err != nil {
 		return err
 	}

@@ -3,25 +3,21 @@ package workerapi
 import (
 	"context"
 	"net/http"
-	"strconv"
-	"time"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
 )
 
 type createBuildInput struct {
-	RequiredKeyInput
+	httpx.RequiredKeyInput
 	ProjectID string `path:"projectId"`
 	Body      createBuildBody
 }
 
 type createBuildBody struct {
-	Prompt        string         `json:"prompt,omitempty" doc:"At most 32 KiB."`
-	TemplateFiles templateFiles  `json:"templateFiles,omitempty"`
-	Metadata      map[string]any `json:"metadata,omitempty" doc:"As for a new project; at most 16 KiB."`
+	Prompt        string              `json:"prompt,omitempty" doc:"At most 32 KiB."`
+	TemplateFiles httpx.TemplateFiles `json:"templateFiles,omitempty"`
+	Metadata      map[string]any      `json:"metadata,omitempty" doc:"As for a new project; at most 16 KiB."`
 
 	Policy previewd.BuildPolicy `json:"policy,omitempty" enum:"supersede,queue,reject" doc:"What becomes of a build of the project that is not over: supersede (the default) ends it, queue lets one that runs go on and ends one that waits, reject refuses the new build with 409."`
 }
@@ -29,27 +25,24 @@ type createBuildBody struct {
 type createBuildOutput struct {
 	Status   int
 	Location string `header:"Location"`
-	ReplayOutput
+	httpx.ReplayOutput
 	Body *previewd.Build
 }
 
 func (s *Server) createBuild(ctx context.Context, in *createBuildInput) (*createBuildOutput, error) {
-	files, err := in.Body.TemplateFiles.files()
+	files, err := in.Body.TemplateFiles.Files()
 	if err != nil {
 		return nil, err
 	}
 	build, err := s.Worker.CreateBuild(ctx, previewd.CreateBuildRequest{
 		ProjectID: in.ProjectID, Prompt: in.Body.Prompt, TemplateFiles: files, Metadata: in.Body.Metadata,
-		Policy: in.Body.Policy, IdempotencyKey: in.key, Caller: httpx.CallerOf(ctx),
+		Policy: in.Body.Policy, IdempotencyKey: in.Key(), Caller: httpx.CallerOf(ctx),
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := &createBuildOutput{
-		Status: http.StatusCreated, Location: "/v1/builds/" + build.ID, ReplayOutput: replayOf(build.Replay), Body: build,
-	}
-	if build.Replayed == previewd.ReplayedResource {
-		out.Status = http.StatusOK
+		Status: httpx.CreatedStatus(build.Replay), Location: "/v1/builds/" + build.ID, ReplayOutput: httpx.ReplayOf(build.Replay), Body: build,
 	}
 	return out, nil
 }
@@ -64,10 +57,8 @@ type buildOutput struct {
 	Body   *previewd.Build
 }
 
-const maxWait = 60 * time.Second
-
 func (s *Server) getBuild(ctx context.Context, in *getBuildInput) (*buildOutput, error) {
-	wait, err := parseWait(in.Wait)
+	wait, err := httpx.ParseWait(in.Wait)
 	if err != nil {
 		return nil, err
 	}
@@ -78,46 +69,10 @@ func (s *Server) getBuild(ctx context.Context, in *getBuildInput) (*buildOutput,
 	return &buildOutput{Status: http.StatusOK, Body: build}, nil
 }
 
-func parseWait(text string) (time.Duration, error) {
-	if text == "" {
-		return 0, nil
-	}
-	if seconds, err := strconv.Atoi(text); err == nil {
-		text = strconv.Itoa(seconds) + "s"
-	}
-	wait, err := time.ParseDuration(text)
-	if err != nil || wait < 0 {
-		return 0, &previewd.Error{Code: previewd.CodeInvalid, Message: "wait must be a duration such as 30s.", Details: "query.wait"}
-	}
-	return min(wait, maxWait), nil
-}
-
-type readLogInput struct {
-	BuildID string `path:"buildId"`
-	Offset  int64  `query:"offset" minimum:"0" doc:"Byte to begin at: 0, or what Log-Next-Offset said."`
-	Limit   int    `query:"limit" minimum:"0" maximum:"262144" doc:"Most bytes to return; default 262144."`
-}
-
-type readLogOutput struct {
-	ContentType string `header:"Content-Type"`
-	Next        int64  `header:"Log-Next-Offset" doc:"Where to read on."`
-	Complete    bool   `header:"Log-Complete" doc:"true when the build is over and this is the end of its log."`
-	Body        []byte
-}
-
-func logText(path, id, summary string) huma.Operation {
-	o := op(http.MethodGet, path, id, summary)
-	o.Responses = map[string]*huma.Response{"200": {
-		Description: "The log's bytes from offset on.",
-		Content:     map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}},
-	}}
-	return o
-}
-
-func (s *Server) readLog(ctx context.Context, in *readLogInput) (*readLogOutput, error) {
+func (s *Server) readLog(ctx context.Context, in *httpx.ReadLogInput) (*httpx.ReadLogOutput, error) {
 	chunk, err := s.Worker.ReadLog(ctx, in.BuildID, in.Offset, in.Limit)
 	if err != nil {
 		return nil, err
 	}
-	return &readLogOutput{ContentType: "text/plain; charset=utf-8", Next: chunk.Next, Complete: chunk.Complete, Body: chunk.Data}, nil
+	return httpx.LogOutput(chunk), nil
 }

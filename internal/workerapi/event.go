@@ -97,7 +97,7 @@ func (s *Server) listEvents(ctx context.Context, in *feedInput) (*huma.StreamRes
 	case httpx.Accepts(ctx, mediaNDJSON):
 		return streamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor, NDJSON: true}))
 	}
-	wait, err := parseWait(in.Wait)
+	wait, err := httpx.ParseWait(in.Wait)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,9 @@ func (p PageInput) page() previewd.Page { return previewd.Page{Cursor: p.Cursor,
 
 type listProjectsInput struct {
 	PageInput
-	UserID string `query:"userId" doc:"Only this user's."`
+	UserID    string `query:"userId" doc:"Only this user's."`
+	CreatedBy string `query:"createdBy" doc:"Only those that this service asked for."`
+	After     string `query:"after" doc:"Only those whose id sorts after this project's: made later, unless a client has made the id."`
 }
 
 type listProjectsOutput struct {
@@ -25,11 +27,23 @@ type listProjectsOutput struct {
 }
 
 func (s *Server) listProjects(ctx context.Context, in *listProjectsInput) (*listProjectsOutput, error) {
-	page, err := s.Worker.ListProjects(ctx, previewd.ProjectFilter{UserID: in.UserID, Page: in.page()})
+	page, err := s.Worker.ListProjects(ctx, previewd.ProjectFilter{
+		UserID: in.UserID, CreatedBy: in.CreatedBy, After: in.After, Page: in.page(),
+	})
 	if err != nil {
 		return nil, err
 	}
+	for i := range page.Projects {
+		keepKey(ctx, &page.Projects[i])
+	}
 	return &listProjectsOutput{Body: page}, nil
+}
+
+// keepKey keeps a project's key from who has not sent it.
+func keepKey(ctx context.Context, p *previewd.Project) {
+	if p.CreatePrincipal != httpx.CallerOf(ctx).Principal {
+		p.CreateKey = ""
+	}
 }
 
 type projectInput struct {
@@ -45,7 +59,12 @@ func (s *Server) getProject(ctx context.Context, in *projectInput) (*projectOutp
 	if err != nil {
 		return nil, err
 	}
+	keepKey(ctx, project)
 	return &projectOutput{Body: project}, nil
+}
+
+func (s *Server) deleteProject(ctx context.Context, in *projectInput) (*struct{}, error) {
+	return nil, s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: in.ProjectID, Caller: httpx.CallerOf(ctx)})
 }
 
 type listVersionsInput struct {

@@ -16,7 +16,7 @@ import (
 type Config struct {
 	Worker  previewd.Worker
 	Streams *httpx.Streams
-	Tokens  []httpx.Token
+	Callers httpx.Callers
 	Version string
 }
 
@@ -28,10 +28,11 @@ type Server struct {
 
 // Register puts the API's routes on the mux.
 func Register(mux *http.ServeMux, cfg Config) *Server {
-	api := httpx.NewAPI(mux, "previewd worker", cfg.Version)
-	api.OpenAPI().Info.Description = description
+	api := httpx.NewAPI(mux, httpx.APIConfig{
+		Title: "previewd worker", Version: cfg.Version, Description: description, Security: httpx.ServiceSecurity(),
+	})
 	s := &Server{Config: cfg, api: api}
-	api.UseMiddleware(httpx.RequireService(api, cfg.Tokens))
+	api.UseMiddleware(httpx.RequireService(api, cfg.Callers))
 	s.routes(api)
 	mux.Handle("GET /docs", httpx.Docs(api.OpenAPI()))
 	return s
@@ -43,24 +44,31 @@ func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().YAML() }
 //go:embed description.md
 var description string
 
+// routes lists all routes, each with the scope that a token needs for it.
 func (s *Server) routes(api huma.API) {
 	const (
 		get, post = http.MethodGet, http.MethodPost
-		any, svc  = httpx.Anyone, httpx.Service
+		remove    = http.MethodDelete
+		any       = httpx.Anyone
+		read      = httpx.ProjectsRead
+		write     = httpx.ProjectsWrite
+		events    = httpx.EventsRead
+		operate   = httpx.Operate
 	)
-	httpx.Route(api, svc, created(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build"), s.createPreview)
-	httpx.Route(api, svc, created(post, "/v1/projects/{projectId}/builds", "create-build", "Create the next build of a project"), s.createBuild)
-	httpx.Route(api, svc, op(post, "/v1/builds/{buildId}/cancel", "cancel-build", "End a build"), s.cancelBuild)
-	httpx.Route(api, svc, op(get, "/v1/operations", "find-operation", "Tell what became of an idempotency key"), s.findOperation)
-	httpx.Route(api, svc, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
-	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}", "get-project", "Read a project"), s.getProject)
-	httpx.Route(api, svc, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
-	httpx.Route(api, svc, s.buildStream(), s.streamBuildEvents)
-	httpx.Route(api, svc, logText("/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset"), s.readLog)
-	httpx.Route(api, svc, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
-	httpx.Route(api, svc, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
-	httpx.Route(api, svc, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
-	httpx.Route(api, svc, s.feed(), s.listEvents)
+	httpx.Route(api, write, created(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build"), s.createPreview)
+	httpx.Route(api, write, created(post, "/v1/projects/{projectId}/builds", "create-build", "Create the next build of a project"), s.createBuild)
+	httpx.Route(api, write, op(post, "/v1/builds/{buildId}/cancel", "cancel-build", "End a build"), s.cancelBuild)
+	httpx.Route(api, read, op(get, "/v1/operations", "find-operation", "Tell what became of an idempotency key"), s.findOperation)
+	httpx.Route(api, read, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
+	httpx.Route(api, read, op(get, "/v1/projects/{projectId}", "get-project", "Read a project"), s.getProject)
+	httpx.Route(api, write, op(remove, "/v1/projects/{projectId}", "delete-project", "Delete a project with all that belongs to it"), s.deleteProject)
+	httpx.Route(api, read, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
+	httpx.Route(api, events, s.buildStream(), s.streamBuildEvents)
+	httpx.Route(api, read, httpx.LogText(op(get, "/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), s.readLog)
+	httpx.Route(api, read, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
+	httpx.Route(api, write, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
+	httpx.Route(api, operate, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
+	httpx.Route(api, events, s.feed(), s.listEvents)
 	httpx.Route(api, any, op(get, "/v1/templates", "list-templates", "List the built-in templates"), s.listTemplates)
 }
 

@@ -1,4 +1,4 @@
-package workerapi
+package httpx
 
 import (
 	"strings"
@@ -26,7 +26,7 @@ func FuzzKey(f *testing.F) {
 		if two {
 			lines = append(lines, second)
 		}
-		key, err := parseKey(lines)
+		key, err := ParseKey(lines)
 		if err != nil {
 			require.Equal(t, previewd.CodeKeyInvalid, previewd.ErrorCode(err))
 			return
@@ -36,7 +36,7 @@ func FuzzKey(f *testing.F) {
 		require.True(t, len(key) >= 16 && len(key) <= 128)
 		require.Empty(t, strings.Trim(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"))
 		for _, same := range []string{key, `"` + key + `"`} {
-			again, err := parseKey([]string{same})
+			again, err := ParseKey([]string{same})
 			require.NoError(t, err)
 			require.Equal(t, key, again)
 		}
@@ -58,7 +58,7 @@ func FuzzEventCursor(f *testing.F) {
 			require.NoError(t, err)
 			require.Equal(t, cursor, again)
 		}
-		if wait, err := parseWait(text); err != nil {
+		if wait, err := ParseWait(text); err != nil {
 			require.Equal(t, previewd.CodeInvalid, previewd.ErrorCode(err))
 		} else {
 			require.True(t, wait >= 0 && wait <= 60*time.Second, wait)

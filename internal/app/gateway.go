@@ -1,0 +1,176 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/config"
+	"github.com/previewd/previewd/internal/event"
+	"github.com/previewd/previewd/internal/gateway"
+	"github.com/previewd/previewd/internal/httpx"
+	"github.com/previewd/previewd/internal/identity"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/workerapi"
+)
+
+// openStores opens the worker's database and the gateway's, which are one unless
+// the configuration names two.
+func (a *App) openStores(ctx context.Context) (err error) {
+	own := store.Config{Path: a.Config.DatabasePath(), URL: a.Config.DatabaseURL}
+	users := own
+	two := a.Config.GatewayDatabaseURL != "" && a.Config.GatewayDatabaseURL != a.Config.DatabaseURL
+	if two {
+		users = store.Config{URL: a.Config.GatewayDatabaseURL, Application: "previewd gateway"}
+	}
+	if !a.Config.OwnsWorker() {
+		own = users
+	}
+	if a.Store, err = store.Open(ctx, own); err != nil {
+		return err
+	}
+	switch {
+	case !a.Config.Is(config.RoleGateway):
+		return nil
+	case !two || !a.Config.OwnsWorker():
+		a.Users = a.Store
+		return nil
+	}
+	a.Users, err = store.Open(ctx, users)
+	return err
+}
+
+// ping tells whether the databases answer.
+func (a *App) ping(ctx context.Context) error {
+	err := a.Store.Ping(ctx)
+	if a.Users != nil && a.Users != a.Store {
+		err = errors.Join(err, a.Users.Ping(ctx))
+	}
+	return err
+}
+
+// gateway builds /api and what works behind it.
+func (b *builder) gateway(ctx context.Context) error {
+	cfg := &b.Config
+	hub := b.hub
+	if b.Users != b.Store {
+		hub = &event.Hub{Bus: b.Users}
+		b.run(hub.Run)
+	}
+	near, err := b.findWorker()
+	if err != nil {
+		return err
+	}
+	b.Gateway = gateway.New(gateway.Config{
+		Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
+		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Deadline: cfg.IntentDeadline,
+	})
+	verify, err := b.verifier()
+	if err != nil {
+		return err
+	}
+	gateway.Register(b.mux, gateway.APIConfig{
+		Service: b.Gateway, Verify: verify, Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
+	})
+	b.metrics.watchGateway(ctx, b.Gateway)
+	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
+		b.run(b.pruneProblems)
+	}
+	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller)
+	return nil
+}
+
+// findWorker returns the worker: this process's, or another's by HTTP.
+func (b *builder) findWorker() (previewd.Worker, error) {
+	if b.Config.WorkerURL == "" {
+		return b.Worker, nil
+	}
+	client, err := workerapi.NewClient(workerapi.ClientConfig{URL: b.Config.WorkerURL, Token: b.Config.WorkerToken})
+	if err != nil {
+		return nil, err
+	}
+	b.metrics.watchClient(client)
+	return client, nil
+}
+
+// localUser is who the data folder's token speaks for.
+var localUser = identity.User{ID: "00000000-0000-4000-8000-000000000001", Operator: true}
+
+// verifier returns what knows users by their tokens.
+func (b *builder) verifier() (httpx.VerifyUser, error) {
+	cfg := &b.Config
+	token := cfg.UserToken
+	if cfg.LocalUser() {
+		var err error
+		if token, err = localToken(cfg.UserTokenPath(), "pvu_"); err != nil {
+			return nil, err
+		}
+	}
+	claim, value, _ := strings.Cut(cfg.OperatorRole, "=")
+	v, err := identity.New(identity.Config{
+		Provider: identity.Provider(cfg.JWTProvider), Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKSURL: cfg.JWKSURL,
+		HS256Secret: cfg.JWTSecret, OperatorClaim: claim, OperatorValue: value, LocalToken: token, LocalUser: localUser,
+		Log: b.log, Denied: gateway.NewDenials(b.Users).Denied,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot know users: %w", err)
+	}
+	b.metrics.watchVerifier(v)
+	return func(ctx context.Context, token string) (*previewd.User, error) {
+		u, err := v.Verify(ctx, token)
+		if err != nil {
+			return nil, err
+		}
+		return &previewd.User{ID: u.ID, SessionID: u.SessionID, Operator: u.Operator, Expires: u.Expires}, nil
+	}, nil
+}
+
+// watchGateway shows what the gateway counts.
+func (m *metrics) watchGateway(ctx context.Context, s *gateway.Service) {
+	c := s.Counts()
+	parked := func(poison bool) func() float64 {
+		return func() float64 {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			waiting, aside, err := s.Store.CountParked(ctx)
+			switch {
+			case err != nil:
+				return -1
+			case poison:
+				return float64(aside)
+			}
+			return float64(waiting)
+		}
+	}
+	m.registry.MustRegister(
+		counter("previewd_unknown_worker_status_total", "Statuses of the worker's that nobody knows.", c.UnknownStatus.Load),
+		counter("previewd_gateway_bad_answers_total", "Answers of the worker that were not believed.", c.BadAnswers.Load),
+		counter("previewd_gateway_corrections_total", "Builds that were corrected without an event: each is a bug.", c.Corrections.Load),
+		counter("previewd_gateway_poison_events_total", "Events that were moved aside.", c.Poison.Load),
+		counter("previewd_gateway_adopted_total", "Projects of the worker's that were adopted.", c.Adopted.Load),
+		counter("previewd_gateway_replays_total", "Requests of users that were answered before.", c.Replays.Load),
+		gauge("previewd_gateway_events_parked", "Events that wait for their project; -1 when that cannot be told.", parked(false)),
+		gauge("previewd_gateway_events_aside", "Events that could not be applied; -1 when that cannot be told.", parked(true)))
+}
+
+// watchClient shows what the worker's client counts.
+func (m *metrics) watchClient(client *workerapi.Client) {
+	c := client.Counts()
+	m.registry.MustRegister(
+		counter("previewd_worker_client_tries_total", "Requests to the worker.", c.Tries.Load),
+		counter("previewd_worker_client_retries_total", "Requests to the worker that were not their call's first.", c.Retries.Load),
+		counter("previewd_worker_client_bad_answers_total", "Answers of the worker that were not believed.", c.BadAnswers.Load),
+		counter("previewd_poll_404_after_201_total", "404 for what was created just before: each is a bug.", c.NotFoundAfterCreate.Load),
+		counter("previewd_worker_client_circuit_opened_total", "Times that the worker was given a rest.", c.CircuitOpened.Load))
+}
+
+// watchVerifier shows what knowing users takes.
+func (m *metrics) watchVerifier(v *identity.Verifier) {
+	c := v.Counts()
+	m.registry.MustRegister(
+		counter("previewd_jwks_fetches_total", "Fetches of the issuer's keys.", c.Fetches.Load),
+		counter("previewd_jwks_failures_total", "Fetches of the issuer's keys that failed.", c.Failures.Load))
+}

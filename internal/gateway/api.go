@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	_ "embed"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/httpx"
+)
+
+// APIConfig is everything that /api needs.
+type APIConfig struct {
+	Service *Service
+	Verify  httpx.VerifyUser
+	Version string
+	Alone   bool // no other API is on the mux: the description is also where that of a server is looked for
+}
+
+// API answers /api.
+type API struct {
+	APIConfig
+	api huma.API
+}
+
+//go:embed description.md
+var description string
+
+// Register puts the API's routes on the mux.
+func Register(mux *http.ServeMux, cfg APIConfig) *API {
+	a := &API{APIConfig: cfg}
+	a.api = httpx.NewAPI(mux, httpx.APIConfig{
+		Title: "previewd gateway", Version: cfg.Version, Description: description + statusTable(), Path: "/api/openapi", Security: httpx.UserSecurity(),
+	})
+	a.api.OpenAPI().Extensions = map[string]any{"x-worker-status": statusMap()}
+	a.api.UseMiddleware(httpx.RequireUser(a.api, cfg.Verify))
+	a.routes(a.api)
+	mux.Handle("GET /api/docs", httpx.Docs(a.api.OpenAPI()))
+	if cfg.Alone {
+		mux.Handle("GET /docs", http.RedirectHandler("/api/docs", http.StatusFound))
+		mux.Handle("GET /openapi.json", http.RedirectHandler("/api/openapi.json", http.StatusFound))
+	}
+	return a
+}
+
+// OpenAPI returns the API's description, version 3.1, as YAML.
+func (a *API) OpenAPI() ([]byte, error) { return a.api.OpenAPI().YAML() }
+
+func (a *API) routes(api huma.API) {
+	const (
+		get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
+		user                  = httpx.User
+		operator              = httpx.Operator
+	)
+	httpx.Route(api, user, created("/api/projects", "create-project", "Create a project and its first build"), a.createProject)
+	httpx.Route(api, user, op(get, "/api/projects", "list-projects", "List your projects, newest first"), a.listProjects)
+	httpx.Route(api, user, op(get, "/api/projects/{projectId}", "get-project", "Read a project"), a.getProject)
+	httpx.Route(api, user, op(patch, "/api/projects/{projectId}", "update-project", "Rename a project"), a.updateProject)
+	httpx.Route(api, user, op(del, "/api/projects/{projectId}", "delete-project", "Delete a project, its builds and its preview"), a.deleteProject)
+	httpx.Route(api, user, created("/api/projects/{projectId}/builds", "create-build", "Create the next build of a project"), a.createBuild)
+	httpx.Route(api, user, op(get, "/api/projects/{projectId}/builds", "list-builds", "List a project's builds, newest first"), a.listBuilds)
+	httpx.Route(api, user, op(get, "/api/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), a.listVersions)
+	httpx.Route(api, user, op(post, "/api/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), a.activateVersion)
+	httpx.Route(api, user, op(get, "/api/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), a.getBuild)
+	httpx.Route(api, user, op(post, "/api/builds/{buildId}/cancel", "cancel-build", "End a build"), a.cancelBuild)
+	httpx.Route(api, user, httpx.LogText(op(get, "/api/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), a.readLog)
+	httpx.Route(api, user, op(get, "/api/intents/{intentId}", "get-intent", "Read the state of a creation, or wait for it to end"), a.getIntent)
+	httpx.Route(api, user, op(post, "/api/intents/{intentId}/cancel", "cancel-intent", "Take back a creation that is pending"), a.cancelIntent)
+	httpx.Route(api, user, op(get, "/api/billing/sessions", "list-billing-sessions", "List what builds have cost, newest first"), a.listBilling)
+	httpx.Route(api, user, op(get, "/api/templates", "list-templates", "List the built-in templates"), a.listTemplates)
+	httpx.Route(api, operator, op(get, "/api/admin/intents", "list-intents", "List creations of all users by state"), a.listIntents)
+	httpx.Route(api, operator, op(post, "/api/admin/intents/{intentId}/retry", "retry-intent", "Ask the worker about a creation now"), a.retryIntent)
+	httpx.Route(api, operator, op(get, "/api/admin/denied", "list-denied", "List whose tokens are refused"), a.listDenied)
+	httpx.Route(api, operator, op(post, "/api/admin/denied", "deny", "Refuse a user's or a session's tokens from now on"), a.deny)
+	httpx.Route(api, operator, op(del, "/api/admin/denied/{kind}/{subject}", "allow", "Take a refusal of tokens back"), a.allow)
+}
+
+func op(method, path, id, summary string) huma.Operation {
+	tag := "gateway"
+	if strings.HasPrefix(path, "/api/admin/") {
+		tag = "admin"
+	}
+	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}}
+}
+
+// maxCreateBody holds the largest tree as base64 in JSON, and createBodyTime is
+// what a slow line may take to send it.
+const (
+	maxCreateBody  = 96 << 20
+	createBodyTime = 2 * time.Minute
+)
+
+func created(path, id, summary string) huma.Operation {
+	o := op(http.MethodPost, path, id, summary)
+	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
+	return o
+}
+
+// statusMap is how the app shows each of the worker's statuses.
+func statusMap() map[string]string {
+	m := map[string]string{}
+	for _, s := range previewd.BuildStatuses() {
+		if shown, err := s.ProjectStatus(); err == nil {
+			m[string(s)] = string(shown)
+		}
+	}
+	return m
+}
+
+// statusTable is statusMap for people.
+func statusTable() string {
+	var b strings.Builder
+	b.WriteString("\n| worker | here |\n|---|---|\n")
+	for _, s := range previewd.BuildStatuses() {
+		shown, err := s.ProjectStatus()
+		if err != nil {
+			continue
+		}
+		note := ""
+		if s == previewd.BuildCanceling {
+			note = ", with `canceling: true`"
+		}
+		fmt.Fprintf(&b, "| `%s` | `%s`%s |\n", s, shown, note)
+	}
+	return b.String()
+}

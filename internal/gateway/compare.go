@@ -1,0 +1,187 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
+)
+
+func entryKey(buildID string, epoch int64, meter string) string {
+	key := fmt.Sprintf("build:%s:epoch:%d:meter:%s", buildID, epoch, meter)
+	if fault.Off(fault.BillingOnce) {
+		key += ":" + previewd.NewRequestID()
+	}
+	return key
+}
+
+const compareBatch = 100
+
+// RunComparer compares builds that are not over with the worker's, until ctx ends.
+func (s *Service) RunComparer(ctx context.Context) error {
+	return s.every(ctx, s.Compare/2, compareTopic, func(ctx context.Context) {
+		if err := s.CompareOnce(ctx); err != nil {
+			s.failed(ctx, "comparing builds failed", err)
+		}
+	})
+}
+
+const compareTopic = "gateway/compare"
+
+// CompareOnce compares the builds whose turn it is, and completes deletions that
+// were left open. A build that differs although every event was applied has lost
+// one: then the worker's word is taken, and counted.
+func (s *Service) CompareOnce(ctx context.Context) error {
+	var list []*store.AppBuild
+	err := s.Store.Tx(ctx, "compare", func(tx *store.DB) (err error) {
+		list, err = tx.ClaimComparisons(ctx, tx.Now().Add(-s.Compare), compareBatch)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	errs := []error{s.finishDeletions(ctx)}
+	for _, b := range list {
+		errs = append(errs, s.compare(ctx, b))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
+	call, cancel := context.WithTimeout(ctx, workerTime)
+	defer cancel()
+	theirs, err := s.Worker.FindBuild(call, b.ID, 0)
+	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		return s.lost(ctx, b)
+	}
+	if err != nil || theirs.Status == b.WorkerStatus {
+		return err
+	}
+	if _, err := theirs.Status.ProjectStatus(); err != nil {
+		s.unknown(ctx, b.ProjectID, b.ID, theirs.Status)
+		return nil
+	}
+	if !theirs.Status.Terminal() {
+		return nil // on its way: an event will tell, and where it stands is told live
+	}
+	// Its last event was in the feed before this look at the feed's end.
+	if caught, err := s.caughtUp(ctx, *theirs.FinishedAt); err != nil || !caught {
+		return err
+	}
+	return s.correct(ctx, theirs)
+}
+
+// feedDelay is how long an event may take to its place in the feed.
+const feedDelay = time.Minute
+
+// caughtUp reports whether every event of before the moment was applied.
+func (s *Service) caughtUp(ctx context.Context, moment time.Time) (bool, error) {
+	feed, err := s.Store.FindAppFeed(ctx)
+	if err != nil {
+		return false, err
+	}
+	page, err := s.Worker.ListEvents(ctx, previewd.EventFilter{After: feed.Cursor, Limit: 1})
+	if err != nil {
+		return false, err
+	}
+	return len(page.Events) == 0 && time.Since(moment) > feedDelay, nil
+}
+
+// correct takes the worker's word for how a build ended.
+func (s *Service) correct(ctx context.Context, theirs *previewd.Build) error {
+	corrected := false
+	err := s.Store.Tx(ctx, "compare.correct", func(tx *store.DB) error {
+		corrected = false
+		if _, err := tx.LockAppFeed(ctx); err != nil { // nobody applies its event meanwhile
+			return err
+		}
+		b, err := tx.FindAnyAppBuild(ctx, theirs.ID)
+		if err != nil || b == nil || b.FinishedAt != nil {
+			return err
+		}
+		b.WorkerStatus, b.Canceling, b.Epoch, b.Version = theirs.Status, false, theirs.Epoch, theirs.Version
+		if b.Status, err = theirs.Status.ProjectStatus(); err != nil {
+			return err
+		}
+		b.Failure, b.SupersededBy, b.StartedAt, b.FinishedAt = theirs.Failure, theirs.SupersededBy, theirs.StartedAt, theirs.FinishedAt
+		if err := tx.UpdateAppBuild(ctx, b); err != nil {
+			return err
+		}
+		if err := s.closeBilling(ctx, tx, b, 0); err != nil {
+			return err
+		}
+		corrected = true
+		return audit(ctx, tx, reconciler, store.AuditEntry{
+			Action: "build.correct", Subject: "build/" + b.ID, Data: map[string]any{"to": theirs.Status},
+		})
+	})
+	if err == nil && corrected {
+		s.counts.Corrections.Add(1)
+		s.Log.ErrorContext(ctx, "build corrected: an event of it was lost", telemetry.ProjectID, theirs.ProjectID, telemetry.BuildID, theirs.ID,
+			telemetry.Status, theirs.Status)
+		s.Changes.Notify(ProjectTopic(theirs.ProjectID))
+	}
+	return err
+}
+
+// lost is for a build that the worker does not know, as after a backup of it was
+// restored: an operator decides. A project that was deleted is no such case.
+func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
+	return s.Store.Tx(ctx, "compare.lost", func(tx *store.DB) error {
+		p, err := tx.FindAnyAppProject(ctx, b.ProjectID)
+		if err != nil || p.State != "active" || p.Attention != "" {
+			return err
+		}
+		why := "the worker does not know build " + b.ID
+		s.Log.ErrorContext(ctx, "build lost", telemetry.ProjectID, b.ProjectID, telemetry.BuildID, b.ID)
+		if err := tx.UpdateAppProject(ctx, b.ProjectID, store.AppProjectChange{Attention: &why}); err != nil {
+			return err
+		}
+		return audit(ctx, tx, reconciler, store.AuditEntry{Action: "project.attention", Subject: "project/" + b.ProjectID, Data: map[string]any{"why": why}})
+	})
+}
+
+// adopt stores a project that the worker has made for this gateway, and whose
+// intent is gone, as after a backup of the gateway was restored.
+func (s *Service) adopt(ctx context.Context, p *previewd.Project) error {
+	m := madeOf(&p.LatestBuild)
+	m.previewURL = p.PreviewURL
+	in := s.newIntent(Request{User: previewd.User{ID: p.UserID}, RequestID: "adopt-" + p.ID}, previewd.IntentCreateProject, "", ask{})
+	in.WorkerKey = p.CreateKey
+	if id, ok := strings.CutPrefix(p.CreateKey, projectKey); ok && previewd.IsID(id) {
+		in.ID, in.ClientKey = id, "none:"+id
+	}
+	a := ask{Prompt: p.LatestBuild.Prompt, Template: p.LatestBuild.Template}
+	body, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	err = s.Store.Tx(ctx, "intent.adopt", func(tx *store.DB) error {
+		in.DeadlineAt, in.CreatedAt = tx.Now().Add(s.Deadline), p.CreatedAt
+		taken, err := tx.InsertIntent(ctx, in)
+		if err != nil || taken != nil {
+			return err
+		}
+		if err := reserveSuggested(ctx, tx, in, suggestName(a.Prompt, a.Template)); err != nil {
+			return err
+		}
+		if err := tx.InsertIntentRequest(ctx, in.ID, body); err != nil {
+			return err
+		}
+		return s.store(ctx, tx, in, m)
+	})
+	if err != nil {
+		return err
+	}
+	s.counts.Adopted.Add(1)
+	s.Log.WarnContext(ctx, "project adopted", telemetry.ProjectID, p.ID, telemetry.UserID, p.UserID, telemetry.IntentID, in.ID)
+	s.Changes.Notify(followTopic)
+	return nil
+}

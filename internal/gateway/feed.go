@@ -1,0 +1,269 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
+)
+
+const (
+	followTopic = "gateway/follow" // a project was stored whose events may have come before
+	feedPage    = 200
+	feedWait    = 20 * time.Second
+	feedRest    = time.Second // after the worker could not be asked
+	poisonAfter = 5           // times that an event may fail to be applied
+	parkedBatch = 50
+)
+
+// RunFollower applies the worker's events until ctx ends, page by page, each
+// with its cursor in one transaction: what was applied is never applied again.
+func (s *Service) RunFollower(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := s.FollowOnce(ctx, feedWait); err != nil {
+			s.failed(ctx, "following the worker failed", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(feedRest):
+			}
+		}
+	}
+	return nil
+}
+
+// FollowOnce applies the next page of events; it waits when there is none.
+func (s *Service) FollowOnce(ctx context.Context, wait time.Duration) error {
+	feed, err := s.Store.FindAppFeed(ctx)
+	if err != nil {
+		return err
+	}
+	page, err := s.Worker.ListEvents(ctx, previewd.EventFilter{After: feed.Cursor, Limit: feedPage, Wait: wait})
+	if err != nil {
+		return err
+	}
+	if page.Reset {
+		s.Log.WarnContext(ctx, "the worker's log is another one: following it from its beginning", "cursor", feed.Cursor)
+	}
+	if page.Next == feed.Cursor {
+		return nil
+	}
+	if err := s.applyPage(ctx, feed.Cursor, page); !errors.Is(err, errMoved) {
+		return err
+	}
+	return nil // another process has applied it
+}
+
+// applyPage applies a page. When one of its events cannot be applied, those
+// before it are, and it is tried again; in the end it is moved aside.
+func (s *Service) applyPage(ctx context.Context, cursor string, page *previewd.EventPage) error {
+	failures := 0
+	for begun := false; !begun || len(page.Events) > 0; begun = true {
+		err := s.apply(ctx, cursor, page.Events, page.Next)
+		var bad *badEventError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &bad):
+			return err
+		}
+		if bad.index > 0 {
+			// Those before it, by themselves.
+			next := page.Events[bad.index-1].Cursor
+			if err := s.apply(ctx, cursor, page.Events[:bad.index], next); err != nil {
+				return err
+			}
+			cursor, page.Events, failures = next, page.Events[bad.index:], 0
+			continue
+		}
+		if failures++; failures < poisonAfter {
+			continue
+		}
+		if err := s.poison(ctx, cursor, page.Events[0], bad); err != nil {
+			return err
+		}
+		cursor, page.Events, failures = page.Events[0].Cursor, page.Events[1:], 0
+	}
+	return nil
+}
+
+// badEventError says which event of a page cannot be applied.
+type badEventError struct {
+	index int
+	event previewd.Event
+	err   error
+}
+
+func (e *badEventError) Error() string {
+	return fmt.Sprintf("cannot apply event %d of project %s: %v", e.event.Seq, e.event.ProjectID, e.err)
+}
+
+func (e *badEventError) Unwrap() error { return e.err }
+
+// errMoved says that another process has moved the cursor.
+var errMoved = errors.New("the feed was applied by another process")
+
+// apply applies events and moves the cursor from where it was to next, in one
+// transaction.
+func (s *Service) apply(ctx context.Context, cursor string, events []previewd.Event, next string) error {
+	topics := map[string]bool{}
+	err := s.Store.Tx(ctx, "feed.apply", func(tx *store.DB) (err error) {
+		clear(topics)
+		a := &applier{Service: s, tx: tx, topics: topics}
+		if a.feed, err = tx.LockAppFeed(ctx); err != nil {
+			return err
+		}
+		if a.feed.Cursor != cursor {
+			return errMoved
+		}
+		for i, e := range events {
+			if err := a.event(ctx, e); err != nil {
+				if previewd.ErrorCode(err) == previewd.CodeUnavailable || ctx.Err() != nil {
+					return err // the database, not the event
+				}
+				return &badEventError{i, e, err}
+			}
+		}
+		a.feed.Cursor = next
+		return tx.MoveAppFeed(ctx, a.feed)
+	})
+	if err == nil {
+		s.tell(topics)
+	}
+	return err
+}
+
+func (s *Service) tell(topics map[string]bool) {
+	for topic := range topics {
+		s.Changes.Notify(topic)
+	}
+}
+
+// poison moves an event aside and the cursor past it: one event must not stop all.
+func (s *Service) poison(ctx context.Context, cursor string, e previewd.Event, why error) error {
+	err := s.Store.Tx(ctx, "feed.poison", func(tx *store.DB) error {
+		feed, err := tx.LockAppFeed(ctx)
+		if err != nil {
+			return err
+		}
+		if feed.Cursor != cursor {
+			return errMoved
+		}
+		if err := tx.PoisonEvent(ctx, e, why.Error(), poisonAfter); err != nil {
+			return err
+		}
+		if err := tx.UpdateAppProject(ctx, e.ProjectID, store.AppProjectChange{Attention: new("event " + fmt.Sprint(e.Seq) + " cannot be applied")}); err != nil &&
+			previewd.ErrorCode(err) != previewd.CodeConflict {
+			return err
+		}
+		feed.Cursor = e.Cursor
+		return tx.MoveAppFeed(ctx, feed)
+	})
+	if err != nil {
+		return err
+	}
+	s.counts.Poison.Add(1)
+	s.Log.ErrorContext(ctx, "event moved aside", telemetry.ProjectID, e.ProjectID, telemetry.BuildID, e.BuildID, "seq", e.Seq,
+		"type", e.Type, telemetry.Error, why)
+	return nil
+}
+
+// RunParked applies events that came before their project was stored, as soon as
+// it is, until ctx ends.
+func (s *Service) RunParked(ctx context.Context) error {
+	return s.every(ctx, s.Parked/2, followTopic, func(ctx context.Context) {
+		if err := s.ApplyParked(ctx); err != nil {
+			s.failed(ctx, "applying parked events failed", err)
+		}
+	})
+}
+
+// ApplyParked applies parked events whose project is stored now, and finds out
+// about projects that are not stored although their events came long ago.
+func (s *Service) ApplyParked(ctx context.Context) error {
+	var ids []string
+	topics := map[string]bool{}
+	err := s.Store.Tx(ctx, "feed.parked", func(tx *store.DB) (err error) {
+		clear(topics)
+		a := &applier{Service: s, tx: tx, topics: topics}
+		if a.feed, err = tx.LockAppFeed(ctx); err != nil {
+			return err
+		}
+		if ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if _, err := a.release(ctx, id); err != nil {
+				return err
+			}
+		}
+		return tx.MoveAppFeed(ctx, a.feed)
+	})
+	if err != nil {
+		return err
+	}
+	s.tell(topics)
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, s.findParked(ctx, id))
+	}
+	return errors.Join(errs...)
+}
+
+// findParked asks the worker about a project that is not stored although its
+// first events came: its intent is hastened, or the project is adopted when the
+// intent is gone.
+func (s *Service) findParked(ctx context.Context, projectID string) error {
+	switch _, err := s.Store.FindAnyAppProject(ctx, projectID); previewd.ErrorCode(err) {
+	case "":
+		return nil
+	case previewd.CodeNotFound:
+	default:
+		return err
+	}
+	call, cancel := context.WithTimeout(ctx, workerTime)
+	defer cancel()
+	p, err := s.Worker.FindProject(call, projectID)
+	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		return s.forgetParked(ctx, projectID) // it was deleted
+	}
+	if err != nil {
+		return err
+	}
+	in, err := s.Store.FindIntentByWorkerKey(ctx, p.CreateKey)
+	switch {
+	case err != nil:
+		return err
+	case p.CreateKey == "": // another's: it is shown to who has made it
+		return s.forgetParked(ctx, projectID)
+	case in == nil:
+		return s.adopt(ctx, p)
+	case in.State == previewd.IntentRejected || in.State == previewd.IntentCanceled:
+		return s.deleteOrphan(ctx, in, projectID)
+	}
+	return s.Store.Tx(ctx, "intent.hasten", func(tx *store.DB) error { return tx.HastenIntent(ctx, in.ID) })
+}
+
+func (s *Service) forgetParked(ctx context.Context, projectID string) error {
+	return s.Store.Tx(ctx, "feed.forget", func(tx *store.DB) error { return tx.ForgetParked(ctx, projectID) })
+}
+
+// deleteOrphan deletes a project that the worker has made for an intent that had
+// ended otherwise.
+func (s *Service) deleteOrphan(ctx context.Context, in *store.Intent, projectID string) error {
+	err := s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: projectID, Caller: s.caller(in.RequestID)})
+	if err != nil && previewd.ErrorCode(err) != previewd.CodeNotFound {
+		return err
+	}
+	return s.Store.Tx(ctx, "feed.orphan", func(tx *store.DB) error {
+		if err := tx.ForgetParked(ctx, projectID); err != nil {
+			return err
+		}
+		return audit(ctx, tx, reconciler, store.AuditEntry{
+			Action: "project.delete_orphan", Subject: "project/" + projectID, Data: map[string]any{"intentId": in.ID, "state": in.State},
+		})
+	})
+}

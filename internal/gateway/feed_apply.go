@@ -1,0 +1,313 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
+)
+
+// applier applies events in one transaction.
+type applier struct {
+	*Service
+	tx     *store.DB
+	feed   store.AppFeed
+	topics map[string]bool // who is to be told after the commit
+}
+
+// event applies an event, once: one that was applied, or that comes after a
+// later one, changes nothing. One whose project is not stored yet is parked.
+func (a *applier) event(ctx context.Context, e previewd.Event) error {
+	p, err := a.tx.FindAnyAppProject(ctx, e.ProjectID)
+	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		return a.park(ctx, e)
+	}
+	if err != nil {
+		return err
+	}
+	if e.Seq > p.LastEventSeq+1 {
+		// What was parked of it comes first.
+		if _, err := a.release(ctx, e.ProjectID); err != nil {
+			return err
+		}
+		if p, err = a.tx.FindAnyAppProject(ctx, e.ProjectID); err != nil {
+			return err
+		}
+	}
+	return a.change(ctx, p, e)
+}
+
+// park keeps an event of a project that a gateway has asked for. Others' are none
+// of its business.
+func (a *applier) park(ctx context.Context, e previewd.Event) error {
+	key, _ := e.Data["idempotencyKey"].(string)
+	ours := strings.HasPrefix(key, projectKey)
+	if e.Type != previewd.EventProjectCreated {
+		parked, err := a.tx.ListParked(ctx, e.ProjectID)
+		if err != nil {
+			return err
+		}
+		ours = len(parked) > 0
+	}
+	if !ours || fault.Off(fault.Parking) {
+		a.counts.Foreign.Add(1)
+		return nil
+	}
+	return a.tx.ParkEvent(ctx, e)
+}
+
+// release applies a project's parked events, if the project is stored.
+func (a *applier) release(ctx context.Context, projectID string) (n int, err error) {
+	parked, err := a.tx.ListParked(ctx, projectID)
+	if err != nil || len(parked) == 0 {
+		return 0, err
+	}
+	for _, e := range parked {
+		p, err := a.tx.FindAnyAppProject(ctx, projectID)
+		if previewd.ErrorCode(err) == previewd.CodeNotFound {
+			return 0, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		if err := a.change(ctx, p, e.Event); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, a.tx.ForgetParked(ctx, projectID)
+}
+
+// change does what an event tells of, and tells of it in the app's words.
+func (a *applier) change(ctx context.Context, p *store.AppProject, e previewd.Event) error {
+	if e.Seq <= p.LastEventSeq && !fault.Off(fault.AppOrder) {
+		return nil
+	}
+	data := maps.Clone(e.Data)
+	if data == nil {
+		data = map[string]any{}
+	}
+	delete(data, "idempotencyKey") // between gateway and worker
+	var err error
+	switch {
+	case e.Type == previewd.EventProjectDeleted:
+		err = a.deleted(ctx, p)
+	case e.Type == previewd.EventVersionActivated:
+		err = a.activated(ctx, p, e)
+	case strings.HasPrefix(string(e.Type), "build."):
+		err = a.build(ctx, p, e, data)
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{LastEventSeq: &e.Seq}); err != nil {
+		return err
+	}
+	told := e
+	told.Data = data
+	a.feed.Position++
+	if err := a.tx.InsertAppEvent(ctx, a.feed.Position, p.OwnerID, told); err != nil {
+		return err
+	}
+	a.topics[ProjectTopic(p.ID)], a.topics[UserTopic(p.OwnerID)] = true, true
+	return nil
+}
+
+func (a *applier) deleted(ctx context.Context, p *store.AppProject) error {
+	if p.State == "deleted" {
+		return nil
+	}
+	if err := a.tx.ReleaseName(ctx, p.IntentID); err != nil {
+		return err
+	}
+	if err := a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{State: new("deleted")}); err != nil {
+		return err
+	}
+	return audit(ctx, a.tx, follower, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
+}
+
+func (a *applier) activated(ctx context.Context, p *store.AppProject, e previewd.Event) error {
+	number := integer(e.Data["version"])
+	pinned, _ := e.Data["pinned"].(bool)
+	return a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{CurrentVersion: &number, Pinned: &pinned})
+}
+
+// integer reads a number of an event's data.
+func integer(v any) int64 {
+	switch n := v.(type) {
+	case float64:
+		return int64(n)
+	case int64:
+		return n
+	case int:
+		return int64(n)
+	}
+	return 0
+}
+
+// build applies an event of a build.
+func (a *applier) build(ctx context.Context, p *store.AppProject, e previewd.Event, data map[string]any) error {
+	b, err := a.tx.FindAnyAppBuild(ctx, e.BuildID)
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		if b, err = a.unknownBuild(ctx, p, e); err != nil || b == nil {
+			return err
+		}
+	}
+	if b.EventSeq >= e.Seq || b.FinishedAt != nil && !e.Type.Terminal() {
+		return nil
+	}
+	wasOver := b.FinishedAt != nil
+	if !a.turn(ctx, b, e) {
+		return nil
+	}
+	b.EventSeq = e.Seq
+	data["status"] = b.Status
+	if b.Canceling {
+		data["canceling"] = true
+	}
+	if err := a.tx.UpdateAppBuild(ctx, b); err != nil {
+		return err
+	}
+	if b.FinishedAt == nil || wasOver {
+		return nil
+	}
+	return a.closeBilling(ctx, a.tx, b, integer(e.Data["bytes"]))
+}
+
+// unknownBuild stores a build that was not asked for here, as by an operator.
+func (a *applier) unknownBuild(ctx context.Context, p *store.AppProject, e previewd.Event) (*store.AppBuild, error) {
+	seq, reference := integer(e.Data["seq"]), ""
+	if text, ok := e.Data["referenceId"].(string); ok {
+		reference = text
+	}
+	if e.BuildID == "" || seq < 1 {
+		return nil, nil
+	}
+	b := &store.AppBuild{
+		AppBuild: previewd.AppBuild{
+			ID: e.BuildID, ProjectID: p.ID, Seq: seq, Status: previewd.ProjectQueued, ReferenceID: reference, QueuedAt: e.At,
+			PreviewURL: strings.Replace(p.PreviewURL, p.ID+".", e.BuildID+".b.", 1),
+		},
+		OwnerID: p.OwnerID, WorkerStatus: previewd.BuildQueued,
+	}
+	if err := a.tx.InsertAppBuild(ctx, b); err != nil {
+		return nil, err
+	}
+	return b, a.openBilling(ctx, a.tx, b)
+}
+
+// turn changes a build as an event tells. It reports false for one that tells of
+// a status that nobody knows: then the build stays as it is.
+func (a *applier) turn(ctx context.Context, b *store.AppBuild, e previewd.Event) bool {
+	status, ok := statusOf(e.Type)
+	if !ok {
+		return false
+	}
+	if status == "" {
+		return true // it tells of no status
+	}
+	shown, err := status.ProjectStatus()
+	if err != nil {
+		a.unknown(ctx, b.ProjectID, b.ID, status)
+		return false
+	}
+	b.WorkerStatus, b.Status, b.Canceling = status, shown, status == previewd.BuildCanceling
+	b.Epoch = max(b.Epoch, e.Epoch)
+	at := e.At
+	switch status {
+	case previewd.BuildBuilding:
+		b.StartedAt = &at
+	case previewd.BuildCompleted:
+		b.Version = integer(e.Data["version"])
+	case previewd.BuildSuperseded:
+		b.SupersededBy, _ = e.Data["supersededBy"].(string)
+	case previewd.BuildFailed:
+		b.Failure = failureOf(e.Data["failure"])
+		if reference, ok := e.Data["referenceId"].(string); ok {
+			b.ReferenceID = reference
+		}
+	}
+	if status.Terminal() {
+		b.FinishedAt = &at
+	}
+	return true
+}
+
+// statusOf returns the status that a type of event tells of, "" for one that
+// tells of none, and false for what is no event of a build.
+func statusOf(t previewd.EventType) (previewd.BuildStatus, bool) {
+	word, ok := strings.CutPrefix(string(t), "build.")
+	switch {
+	case !ok:
+		return "", false
+	case t == previewd.EventBuildStep:
+		return "", true
+	case t == previewd.EventBuildRetrying:
+		return previewd.BuildQueued, true
+	}
+	return previewd.BuildStatus(word), true
+}
+
+func (s *Service) unknown(ctx context.Context, projectID, buildID string, status previewd.BuildStatus) {
+	s.counts.UnknownStatus.Add(1)
+	s.Log.ErrorContext(ctx, "unknown worker status", telemetry.ProjectID, projectID, telemetry.BuildID, buildID, telemetry.Status, status)
+}
+
+func failureOf(v any) *previewd.Failure {
+	text, err := json.Marshal(v)
+	f := new(previewd.Failure)
+	if err != nil || json.Unmarshal(text, f) != nil || f.Class == "" {
+		return nil
+	}
+	return f
+}
+
+// closeBilling closes the session of a build that is over, in the transaction
+// that stores its end.
+func (s *Service) closeBilling(ctx context.Context, tx *store.DB, b *store.AppBuild, bytes int64) error {
+	session, err := tx.LockOpenBilling(ctx, b.ID)
+	if err != nil || session == nil {
+		return err
+	}
+	end := previewd.BuildEnd{Status: b.Status, Started: b.StartedAt != nil}
+	if b.Failure != nil {
+		end.Class = b.Failure.Class
+	}
+	billed, reason := end.Billed()
+	session.State, session.Reason = previewd.BillingVoided, reason
+	if billed {
+		session.State = previewd.BillingSettled
+		session.Entries = s.meter(b, bytes)
+		for _, e := range session.Entries {
+			session.AmountMicros += e.AmountMicros
+		}
+	}
+	return tx.CloseBilling(ctx, *session)
+}
+
+// meter is what a build has used.
+func (s *Service) meter(b *store.AppBuild, bytes int64) (entries []previewd.BillingEntry) {
+	var took time.Duration
+	if b.StartedAt != nil && b.FinishedAt.After(*b.StartedAt) {
+		took = b.FinishedAt.Sub(*b.StartedAt)
+	}
+	entry := func(meter string, quantity int64, unit string, amount int64) {
+		entries = append(entries, previewd.BillingEntry{
+			Key: entryKey(b.ID, b.Epoch, meter), Meter: meter, Quantity: quantity, Unit: unit, AmountMicros: amount,
+		})
+	}
+	entry(previewd.MeterBuildTime, took.Milliseconds(), "ms", s.Prices.BuildTime(took))
+	if bytes > 0 {
+		entry(previewd.MeterStoredBytes, bytes, "B", s.Prices.Stored(bytes))
+	}
+	return entries
+}

@@ -1,0 +1,242 @@
+package gateway_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/gateway"
+)
+
+// feedOf returns all events of the worker's.
+func (f *fixture) feedOf() []previewd.Event {
+	f.t.Helper()
+	f.follow()
+	found, err := f.worker.ListEvents(f.t.Context(), previewd.EventFilter{Limit: 500})
+	require.NoError(f.t, err)
+	return found.Events
+}
+
+// ended makes a project with builds of every end, and returns it.
+func (f *fixture) ended() *previewd.AppProject {
+	f.t.Helper()
+	made := f.create(ann)
+	f.build(previewd.Outcome{Kind: previewd.OutcomeCompleted})
+	next := func() *previewd.AppBuild {
+		c, err := f.CreateBuild(f.t.Context(), as(ann, previewd.NewRequestID()),
+			gateway.CreateBuild{ProjectID: made.Project.ID, TemplateFiles: page().TemplateFiles})
+		require.NoError(f.t, err)
+		return c.Build
+	}
+	next()
+	f.build(failed(previewd.FailureUser))
+	superseded := next()
+	canceled := next() // supersedes the one before
+	_ = superseded
+	_, err := f.CancelBuild(f.t.Context(), as(ann), canceled.ID)
+	require.NoError(f.t, err)
+	next()
+	for range 3 { // the infrastructure fails it for good
+		f.build(failed(previewd.FailureInfra))
+	}
+	f.follow()
+	return f.project(ann, made.Project.ID)
+}
+
+func failed(class previewd.FailureClass) previewd.Outcome {
+	return previewd.Outcome{Kind: previewd.OutcomeFailed, Failure: &previewd.Failure{Class: class, Code: previewd.FailBundle, Message: "It does not build."}}
+}
+
+// The same events again, in any order and any number of times, change nothing:
+// not a status, not the ledger, not an event.
+func TestEventsApplyOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		p := f.ended()
+		feed := f.feedOf()
+		before := f.snapshot(p.ID)
+		for range 3 {
+			shuffled := slices.Concat(feed, feed)
+			rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+			f.deliver(shuffled)
+			require.Equal(t, before, f.snapshot(p.ID))
+		}
+	}, priced)
+}
+
+func priced(c *gateway.Config) {
+	c.Prices = previewd.Prices{BuildSecond: 1_000_000, StoredGiB: 5_000_000}
+}
+
+// deliver has the gateway apply events as if the feed had them next.
+func (f *fixture) deliver(events []previewd.Event) {
+	f.t.Helper()
+	f.faults.set(func(w *faultyWorker) {
+		w.events = func(p *previewd.EventPage) { p.Events, p.Next = events, "9-9" }
+	})
+	require.NoError(f.t, f.FollowOnce(f.t.Context(), 0))
+	f.faults.set(func(w *faultyWorker) { w.events = nil })
+}
+
+// state is what a user sees of a project.
+type state struct {
+	Project  previewd.AppProject
+	Builds   []previewd.AppBuild
+	Events   []previewd.Event
+	Sessions []previewd.BillingSession
+	Balance  int64
+}
+
+func (f *fixture) snapshot(projectID string) string {
+	f.t.Helper()
+	p := f.project(ann, projectID)
+	builds, err := f.ListBuilds(f.t.Context(), ann, projectID, previewd.Page{})
+	require.NoError(f.t, err)
+	events, err := f.Store.ListAppProjectEvents(f.t.Context(), projectID, 0, 500)
+	require.NoError(f.t, err)
+	billing, err := f.ListBilling(f.t.Context(), ann, previewd.Page{})
+	require.NoError(f.t, err)
+	return text(f.t.(*testing.T), state{*p, builds.Builds, events, billing.Sessions, billing.BalanceMicros})
+}
+
+func TestBillingFollowsHowBuildsEnd(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.ended()
+		reasons := map[string]previewd.BillingState{}
+		var sum int64
+		for _, s := range f.sessions(ann) {
+			reasons[s.Reason] = s.State
+			sum += s.AmountMicros
+		}
+		require.Equal(t, map[string]previewd.BillingState{
+			"deployed": previewd.BillingSettled, "failed_user": previewd.BillingSettled, "failed_infra": previewd.BillingVoided,
+			"canceled_before_start": previewd.BillingVoided, "superseded": previewd.BillingVoided,
+		}, reasons)
+		found, err := f.ListBilling(t.Context(), ann, previewd.Page{})
+		require.NoError(t, err)
+		require.Equal(t, sum, found.BalanceMicros)
+	}, priced)
+}
+
+// A status that nobody knows leaves the build as it was, and is counted.
+func TestUnknownStatusLeavesTheBuildAsItWas(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.create(ann)
+		f.follow()
+		f.deliver([]previewd.Event{{
+			Seq: 3, Type: "build.warp", ProjectID: made.Project.ID, BuildID: made.Build.ID, At: time.Now(), Cursor: "1-99", Data: map[string]any{"seq": 1.0},
+		}})
+		require.Equal(t, previewd.ProjectQueued, f.project(ann, made.Project.ID).Status)
+		require.Equal(t, int64(1), f.Counts().UnknownStatus.Load())
+	})
+}
+
+// Every status of the worker's is shown as the table says.
+func TestStatusMap(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		for _, status := range previewd.BuildStatuses() {
+			made := f.create(ann)
+			f.follow()
+			data := map[string]any{"seq": 1.0}
+			if status == previewd.BuildFailed {
+				data["failure"] = map[string]any{"class": "user", "code": "bundle_error", "message": "no"}
+			}
+			f.deliver([]previewd.Event{{
+				Seq: 3, Type: previewd.EventType("build." + string(status)), ProjectID: made.Project.ID, BuildID: made.Build.ID,
+				At: time.Now().UTC(), Cursor: "1-99", Data: data,
+			}})
+			want, err := status.ProjectStatus()
+			require.NoError(t, err)
+			p := f.project(ann, made.Project.ID)
+			require.Equal(t, want, p.Status, status)
+			require.Equal(t, status == previewd.BuildCanceling, p.Canceling, status)
+			require.Equal(t, status.Terminal(), p.Build.FinishedAt != nil, status)
+			f.undo(made)
+		}
+	})
+}
+
+// undo takes back what the test has told of a build, for the promises that are
+// checked at its end.
+func (f *fixture) undo(made *previewd.AppCreation) {
+	f.t.Helper()
+	require.NoError(f.t, f.worker.DeleteProject(f.t.Context(), previewd.DeleteProjectRequest{
+		ProjectID: made.Project.ID, Caller: previewd.Caller{Principal: "gateway", Service: "gateway"},
+	}))
+}
+
+// An event that cannot be applied is moved aside, and those behind it are not
+// kept waiting.
+func TestPoisonIsMovedAside(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made, other := f.create(ann), f.create(bob)
+		f.follow()
+		f.build(previewd.Outcome{Kind: previewd.OutcomeCompleted})
+		poison := previewd.Event{
+			Seq: 3, Type: "build.queued", ProjectID: other.Project.ID, BuildID: previewd.NewRowID(), At: time.Now(), Cursor: "1-5",
+			Data: map[string]any{"seq": 1.0}, // of another build
+		}
+		good := f.unapplied()
+		f.deliver(append([]previewd.Event{poison}, good...))
+		require.Equal(t, int64(1), f.Counts().Poison.Load())
+		require.Equal(t, previewd.ProjectDeployed, f.project(ann, made.Project.ID).Status)
+	})
+}
+
+// unapplied returns the events that the gateway has not applied yet.
+func (f *fixture) unapplied() []previewd.Event {
+	f.t.Helper()
+	feed, err := f.Store.FindAppFeed(f.t.Context())
+	require.NoError(f.t, err)
+	var found *previewd.EventPage
+	require.Eventually(f.t, func() bool {
+		waiting, err := f.theirs.CountUnfed(f.t.Context(), time.Now().Add(time.Hour))
+		return err == nil && waiting == 0
+	}, 10*time.Second, 5*time.Millisecond)
+	found, err = f.worker.ListEvents(f.t.Context(), previewd.EventFilter{After: feed.Cursor, Limit: 500})
+	require.NoError(f.t, err)
+	return found.Events
+}
+
+// Events of projects that others have made are none of the gateway's business.
+func TestForeignEventsAreLeftAlone(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		for _, k := range []string{"", key, "int_not-an-intent-of-this-one"} {
+			_, err := f.worker.CreatePreview(t.Context(), previewd.CreatePreviewRequest{
+				UserID: ann, TemplateFiles: page().TemplateFiles, IdempotencyKey: k, Prompt: k,
+				Caller: previewd.Caller{Principal: "another", Service: "another"},
+			})
+			require.NoError(t, err)
+		}
+		f.follow()
+		parked, poison, err := f.Store.CountParked(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, poison)
+		require.Equal(t, 2, parked, "one looks as if a gateway had asked for it: the worker is asked in time")
+		found, err := f.ListProjects(t.Context(), ann, previewd.Page{})
+		require.NoError(t, err)
+		require.Empty(t, found.Projects)
+	})
+}
+
+// A gateway whose database is older than its projects takes them up again.
+func TestProjectsWithoutIntentAreAdopted(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		key := "int_" + previewd.NewRowID()
+		p, err := f.worker.CreatePreview(t.Context(), previewd.CreatePreviewRequest{
+			UserID: ann, Prompt: "a page", TemplateFiles: page().TemplateFiles, IdempotencyKey: key,
+			Caller: previewd.Caller{Principal: "gateway", Service: "gateway"},
+		})
+		require.NoError(t, err)
+		f.build(previewd.Outcome{Kind: previewd.OutcomeCompleted})
+		f.follow()                                     // finds the project
+		require.NoError(t, f.ApplyParked(t.Context())) // applies its events
+		project := f.project(ann, p.ProjectID)
+		require.Equal(t, previewd.ProjectDeployed, project.Status)
+		require.Equal(t, int64(1), f.Counts().Adopted.Load())
+		require.Equal(t, previewd.BillingSettled, f.sessions(ann)[0].State)
+	}, func(c *gateway.Config) { c.Parked = time.Nanosecond })
+}

@@ -1,0 +1,75 @@
+package httpx
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/telemetry"
+)
+
+// VerifyUser returns who a token speaks for. It returns CodeUnauthorized, and
+// CodeUnavailable when that cannot be known now.
+type VerifyUser func(ctx context.Context, token string) (*previewd.User, error)
+
+// UserSecurity is the security of an API for users.
+func UserSecurity() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{
+		schemeUser: bearer("A user's token."), schemeOperator: bearer("The token of a user who is an operator."),
+	}
+}
+
+type userKey struct{}
+
+// UserOf returns whose request ctx belongs to.
+func UserOf(ctx context.Context) previewd.User {
+	user, _ := ctx.Value(userKey{}).(previewd.User)
+	return user
+}
+
+// WithUser returns a context of a user's request.
+func WithUser(ctx context.Context, user previewd.User) context.Context {
+	return context.WithValue(ctx, userKey{}, user)
+}
+
+// RequireUser lets a request pass that bears a user's token, and on the routes
+// of operators only theirs.
+func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		if len(ctx.Operation().Security) == 0 {
+			next(ctx)
+			return
+		}
+		user, err := verifyHeader(ctx, verify)
+		if err == nil {
+			if _, operators := ctx.Operation().Security[0][schemeOperator]; operators && !user.Operator {
+				err = &previewd.Error{Code: previewd.CodeForbidden, Message: "This route is for operators."}
+			}
+		}
+		if err != nil {
+			p := NewProblem(ctx.Context(), err)
+			if p.Status == http.StatusUnauthorized {
+				ctx.SetHeader("WWW-Authenticate", "Bearer")
+			}
+			logProblem(ctx.Context(), p)
+			if p.RetryAfterMS > 0 {
+				ctx.SetHeader("Retry-After", retryAfter(p))
+			}
+			_ = huma.WriteErr(api, ctx, p.Status, "", p)
+			return
+		}
+		Note(ctx.Context(), telemetry.UserID, user.ID)
+		next(huma.WithValue(ctx, userKey{}, *user))
+	}
+}
+
+func verifyHeader(ctx huma.Context, verify VerifyUser) (*previewd.User, error) {
+	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return nil, &previewd.Error{Code: previewd.CodeUnauthorized, Message: "Send the user's token as Authorization: Bearer <token>."}
+	}
+	return verify(ctx.Context(), token)
+}
