@@ -40,12 +40,16 @@ type engine interface {
 	close() error
 }
 
-// lock is a way to lock the rows of a SELECT over builds b and projects p.
+// lock is a way to lock the rows of a SELECT: over builds b and projects p, or
+// over webhook endpoints e.
 type lock int
 
 const (
 	lockProject   lock = iota // waits for the project's row
 	skipLocked                // leaves out what others have locked
+	lockEndpoint              // waits for the endpoint's row; rows that refer to it can be inserted meanwhile
+	claimEndpoint             // the same, but leaves out what others have locked
+	keepEndpoint              // nobody deletes the endpoint meanwhile
 	lockRow                   // waits for the rows of a SELECT over one table
 	skipLockedRow             // leaves out those that others have locked
 )
