@@ -31,11 +31,14 @@ type Reference struct {
 }
 
 // ReferenceInfo is what is known of a reference id: the problem that was answered
-// under it, the build that bears it, or both.
+// under it, and the build or intent that bears it, as the worker and the gateway
+// know them.
 type ReferenceInfo struct {
 	ID             string     `json:"referenceId"`
 	Problem        *Reference `json:"problem,omitempty"`
 	Build          *Build     `json:"build,omitempty"`
-	UserID         string     `json:"userId,omitempty" doc:"Whom the build belongs to."`
+	AppBuild       *AppBuild  `json:"appBuild,omitempty" doc:"The build as its owner sees it."`
+	Intent         *Intent    `json:"intent,omitempty"`
+	UserID         string     `json:"userId,omitempty" doc:"Whom it belongs to."`
 	ProjectDeleted bool       `json:"projectDeleted,omitempty"`
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/identity"
 	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/webhook"
 	"github.com/previewd/previewd/internal/workerapi"
 )
 
@@ -64,16 +65,28 @@ func (b *builder) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.Gateway = gateway.New(gateway.Config{
-		Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
-		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Deadline: cfg.IntentDeadline,
-	})
-	verify, err := b.verifier()
+	sink, err := b.biller()
 	if err != nil {
 		return err
 	}
+	b.Gateway = gateway.New(gateway.Config{
+		Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
+		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Deadline: cfg.IntentDeadline, Sink: sink,
+	})
+	denials := gateway.NewDenials(b.Users)
+	verify, err := b.verifier(denials)
+	if err != nil {
+		return err
+	}
+	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookNetworks(), AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
+	wake, cancel := hub.Subscribe(gateway.HookTopic)
+	b.run(func(ctx context.Context) error {
+		defer cancel()
+		return webhook.New(webhook.Config{Store: b.Users, Egress: egress, Audit: gateway.AuditHook, Log: b.log, Wake: wake}).Run(ctx)
+	})
 	gateway.Register(b.mux, gateway.APIConfig{
-		Service: b.Gateway, Verify: verify, Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
+		Service: b.Gateway, Verify: verify, Denials: denials, Streams: b.userStreams(hub), Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
+		Hooks: webhook.NewService(webhook.ServiceConfig{Store: b.Users, Egress: egress, Audit: gateway.AuditHook}),
 	})
 	b.metrics.watchGateway(ctx, b.Gateway)
 	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
@@ -81,6 +94,25 @@ func (b *builder) gateway(ctx context.Context) error {
 	}
 	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller)
 	return nil
+}
+
+// userStreams returns what follows the gateway's events: with a database of its
+// own it has hints of its own.
+func (b *builder) userStreams(hub *event.Hub) *httpx.Streams {
+	if b.Users == b.Store {
+		return b.streams
+	}
+	streams := httpx.NewStreams(httpx.StreamConfig{Hints: hub, Log: b.log})
+	b.run(streams.Run)
+	return streams
+}
+
+// biller returns who is told of closed billing sessions, nil for nobody.
+func (b *builder) biller() (previewd.BillingSink, error) {
+	if b.Config.BillingURL == "" {
+		return nil, nil
+	}
+	return webhook.NewBiller(b.Config.BillingURL, b.Config.BillingSecret)
 }
 
 // findWorker returns the worker: this process's, or another's by HTTP.
@@ -100,7 +132,7 @@ func (b *builder) findWorker() (previewd.Worker, error) {
 var localUser = identity.User{ID: "00000000-0000-4000-8000-000000000001", Operator: true}
 
 // verifier returns what knows users by their tokens.
-func (b *builder) verifier() (httpx.VerifyUser, error) {
+func (b *builder) verifier(denials *gateway.Denials) (httpx.VerifyUser, error) {
 	cfg := &b.Config
 	token := cfg.UserToken
 	if cfg.LocalUser() {
@@ -113,7 +145,7 @@ func (b *builder) verifier() (httpx.VerifyUser, error) {
 	v, err := identity.New(identity.Config{
 		Provider: identity.Provider(cfg.JWTProvider), Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, JWKSURL: cfg.JWKSURL,
 		HS256Secret: cfg.JWTSecret, OperatorClaim: claim, OperatorValue: value, LocalToken: token, LocalUser: localUser,
-		Log: b.log, Denied: gateway.NewDenials(b.Users).Denied,
+		Log: b.log, Denied: denials.Denied,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot know users: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,7 @@ type Gateway struct {
 	BillingURL     string        `help:"Where to POST each closed billing session to, signed as a Standard Webhook." env:"PREVIEWD_BILLING_URL" placeholder:"URL"`
 	BillingSecret  string        `help:"Secret that it is signed with: whsec_ and base64." env:"PREVIEWD_BILLING_SECRET" placeholder:"SECRET"`
 	WebhookAllow   []string      `help:"Internal networks that webhooks may go to, such as 10.1.0.0/16. Default: public addresses only." env:"PREVIEWD_WEBHOOK_ALLOW" placeholder:"CIDR,…"`
+	WebhookPorts   []uint16      `help:"Ports that webhooks may go to besides 443 and 80." env:"PREVIEWD_WEBHOOK_PORTS" placeholder:"PORT,…"`
 	IntentDeadline time.Duration `help:"After which a creation that the worker has not answered needs an operator." default:"72h" env:"PREVIEWD_INTENT_DEADLINE"`
 }
 
@@ -111,6 +113,11 @@ func (c *Config) checkGateway() error {
 	if _, value, ok := strings.Cut(c.OperatorRole, "="); c.OperatorRole != "" && (!ok || value == "") {
 		fail("--operator-role %q is not CLAIM=VALUE", c.OperatorRole)
 	}
+	for _, network := range c.WebhookAllow {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			fail("--webhook-allow %q is not a network such as 10.1.0.0/16", network)
+		}
+	}
 	if (c.BillingURL == "") != (c.BillingSecret == "") {
 		fail("--billing-url and PREVIEWD_BILLING_SECRET belong together")
 	}
@@ -125,6 +132,16 @@ func (g *Gateway) Quotas() previewd.Quotas {
 // Prices are what things cost.
 func (g *Gateway) Prices() previewd.Prices {
 	return previewd.Prices{BuildSecond: g.PriceBuildSecond, StoredGiB: g.PriceStoredGiB}
+}
+
+// WebhookNetworks returns the internal networks that webhooks may go to.
+func (g *Gateway) WebhookNetworks() (list []netip.Prefix) {
+	for _, network := range g.WebhookAllow {
+		if prefix, err := netip.ParsePrefix(network); err == nil {
+			list = append(list, prefix)
+		}
+	}
+	return list
 }
 
 // LocalUser reports whether the data folder's own user token is to be used.

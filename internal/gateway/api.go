@@ -11,12 +11,16 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
+	"github.com/previewd/previewd/internal/webhook"
 )
 
 // APIConfig is everything that /api needs.
 type APIConfig struct {
 	Service *Service
 	Verify  httpx.VerifyUser
+	Denials *Denials
+	Streams *httpx.Streams
+	Hooks   *webhook.Service
 	Version string
 	Alone   bool // no other API is on the mux: the description is also where that of a server is looked for
 }
@@ -65,15 +69,19 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/builds", "list-builds", "List a project's builds, newest first"), a.listBuilds)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), a.listVersions)
 	httpx.Route(api, user, op(post, "/api/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), a.activateVersion)
+	httpx.Route(api, user, a.streamOp("/api/projects/{projectId}/events", "stream-project-events", "Follow a project", "the project as it is"), a.streamProject)
+	httpx.Route(api, user, a.streamOp("/api/events", "stream-events", "Follow all your projects", "your newest projects"), a.streamUser)
 	httpx.Route(api, user, op(get, "/api/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), a.getBuild)
 	httpx.Route(api, user, op(post, "/api/builds/{buildId}/cancel", "cancel-build", "End a build"), a.cancelBuild)
 	httpx.Route(api, user, httpx.LogText(op(get, "/api/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), a.readLog)
 	httpx.Route(api, user, op(get, "/api/intents/{intentId}", "get-intent", "Read the state of a creation, or wait for it to end"), a.getIntent)
 	httpx.Route(api, user, op(post, "/api/intents/{intentId}/cancel", "cancel-intent", "Take back a creation that is pending"), a.cancelIntent)
 	httpx.Route(api, user, op(get, "/api/billing/sessions", "list-billing-sessions", "List what builds have cost, newest first"), a.listBilling)
+	a.webhookRoutes(api)
 	httpx.Route(api, user, op(get, "/api/templates", "list-templates", "List the built-in templates"), a.listTemplates)
 	httpx.Route(api, operator, op(get, "/api/admin/intents", "list-intents", "List creations of all users by state"), a.listIntents)
 	httpx.Route(api, operator, op(post, "/api/admin/intents/{intentId}/retry", "retry-intent", "Ask the worker about a creation now"), a.retryIntent)
+	httpx.Route(api, operator, op(get, "/api/admin/references/{referenceId}", "find-reference", "Tell what a reference names"), a.findReference)
 	httpx.Route(api, operator, op(get, "/api/admin/denied", "list-denied", "List whose tokens are refused"), a.listDenied)
 	httpx.Route(api, operator, op(post, "/api/admin/denied", "deny", "Refuse a user's or a session's tokens from now on"), a.deny)
 	httpx.Route(api, operator, op(del, "/api/admin/denied/{kind}/{subject}", "allow", "Take a refusal of tokens back"), a.allow)

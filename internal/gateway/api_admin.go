@@ -75,6 +75,15 @@ func (s *Service) RetryIntent(ctx context.Context, req Request, id string) (*pre
 	return s.FindIntent(ctx, "", id)
 }
 
+type referenceInput struct {
+	ReferenceID string `path:"referenceId"`
+}
+
+func (a *API) findReference(ctx context.Context, in *referenceInput) (*output[*previewd.ReferenceInfo], error) {
+	info, err := a.Service.Store.FindReference(ctx, in.ReferenceID)
+	return &output[*previewd.ReferenceInfo]{info}, err
+}
+
 type deniedList struct {
 	Denied []store.Denied `json:"denied" nullable:"false"`
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,8 +122,29 @@ func (a *applier) change(ctx context.Context, p *store.AppProject, e previewd.Ev
 		return err
 	}
 	a.topics[ProjectTopic(p.ID)], a.topics[UserTopic(p.OwnerID)] = true, true
-	return nil
+	return a.hook(ctx, p, told)
 }
+
+// hook has the webhooks told that want to know.
+func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Event) error {
+	if !slices.Contains(hookTypes, string(e.Type)) {
+		return nil
+	}
+	data := maps.Clone(e.Data)
+	data["projectId"], data["projectName"], data["userId"], data["previewUrl"] = p.ID, p.Name, p.OwnerID, p.PreviewURL
+	if e.BuildID != "" {
+		data["buildId"] = e.BuildID
+	}
+	n, err := a.tx.EnqueueWebhooks(ctx, store.WebhookEvent{
+		ID: fmt.Sprintf("%s-%d", p.ID, e.Seq), OwnerID: p.OwnerID, Type: string(e.Type), At: e.At, Data: data,
+	})
+	if n > 0 {
+		a.topics[HookTopic] = true
+	}
+	return err
+}
+
+var hookTypes = previewd.WebhookTypes()
 
 func (a *applier) deleted(ctx context.Context, p *store.AppProject) error {
 	if p.State == "deleted" {

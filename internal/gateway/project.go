@@ -152,7 +152,7 @@ func (s *Service) RenameProject(ctx context.Context, req Request, id, name strin
 		return nil, err
 	}
 	var p *store.AppProject
-	err = s.Store.Tx(ctx, "project.rename", func(tx *store.DB) (err error) {
+	err = s.Store.Tx(ctx, "app.rename", func(tx *store.DB) (err error) {
 		if p, err = s.own(ctx, tx, req, id); err != nil || p.Name == name {
 			return err
 		}
@@ -199,7 +199,7 @@ func (s *Service) own(ctx context.Context, tx *store.DB, req Request, id string)
 // builds are canceled. Done is false while the worker cannot be reached; it is
 // told as soon as it can. It returns CodeNotFound.
 func (s *Service) DeleteProject(ctx context.Context, req Request, id string) (done bool, err error) {
-	err = s.Store.Tx(ctx, "project.delete", func(tx *store.DB) error {
+	err = s.Store.Tx(ctx, "app.delete", func(tx *store.DB) error {
 		p, err := tx.FindAppProject(ctx, req.User.ID, id)
 		if err != nil || p.Deleting {
 			return err
@@ -232,7 +232,7 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 	if err != nil && previewd.ErrorCode(err) != previewd.CodeNotFound {
 		return err
 	}
-	return s.Store.Tx(ctx, "project.deleted", func(tx *store.DB) error {
+	return s.Store.Tx(ctx, "app.deleted", func(tx *store.DB) error {
 		p, err := tx.LockAppProject(ctx, id)
 		if err != nil || p.State == "deleted" {
 			return err
@@ -271,7 +271,7 @@ func (s *Service) CancelBuild(ctx context.Context, req Request, id string) (*pre
 	if err != nil {
 		return nil, err
 	}
-	err = s.Store.Tx(ctx, "build.cancel_audit", func(tx *store.DB) error {
+	err = s.Store.Tx(ctx, "app.cancel", func(tx *store.DB) error {
 		return audit(ctx, tx, userActor(req.User.ID), store.AuditEntry{
 			Action: "build.cancel", Subject: "build/" + id, Data: map[string]any{"requestId": req.RequestID},
 		})
@@ -320,7 +320,7 @@ func (s *Service) ActivateVersion(ctx context.Context, req Request, projectID st
 	if err != nil {
 		return nil, err
 	}
-	return v, s.Store.Tx(ctx, "version.activate_audit", func(tx *store.DB) error {
+	return v, s.Store.Tx(ctx, "app.activate", func(tx *store.DB) error {
 		return audit(ctx, tx, userActor(req.User.ID), store.AuditEntry{
 			Action: "version.activate", Subject: "project/" + projectID, Data: map[string]any{"version": number, "requestId": req.RequestID},
 		})

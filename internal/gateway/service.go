@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/store"
 )
 
@@ -45,7 +46,10 @@ type Changes interface {
 }
 
 // Topics.
-const intentsTopic = "gateway/intents" // an intent may be due
+const (
+	intentsTopic = "gateway/intents" // an intent may be due
+	HookTopic    = "gateway/hooks"   // a webhook may be due
+)
 
 // ProjectTopic wakes who follows a project.
 func ProjectTopic(id string) string { return "gateway/project/" + id }
@@ -120,6 +124,16 @@ func (s *Service) caller(requestID string) previewd.Caller {
 }
 
 func (s *Service) claim() store.Claim { return store.Claim{Holder: s.Holder, For: s.Claim} }
+
+// AuditHook writes to the gateway's log what others do in its database, for
+// whoever's request it is.
+func AuditHook(ctx context.Context, tx *store.DB, action, subject string, data map[string]any) error {
+	who := actor("system/gateway")
+	if user := httpx.UserOf(ctx); user.ID != "" {
+		who = userActor(user.ID)
+	}
+	return audit(ctx, tx, who, store.AuditEntry{Action: action, Subject: subject, Data: data})
+}
 
 // audit writes an entry to the gateway's log. It comes last in a transaction.
 func audit(ctx context.Context, tx *store.DB, who actor, e store.AuditEntry) error {

@@ -5,8 +5,22 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
 	"github.com/previewd/previewd"
 )
+
+// StreamBy answers an API's request with a stream.
+func StreamBy(serve http.HandlerFunc, err error) (*huma.StreamResponse, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		r, w := humago.Unwrap(hc)
+		serve(w, r)
+	}}, nil
+}
 
 // EventLog is a log of events that grows: a project's, or all of a user's.
 type EventLog interface {

@@ -52,7 +52,7 @@ func (db *DB) PruneOldReferences(ctx context.Context) error {
 }
 
 // FindReference returns what is known of a reference id: of a problem that was
-// answered, and of the build that bears it. It returns CodeNotFound when nothing is.
+// answered, and of the build or intent that bears it. It returns CodeNotFound when nothing is.
 func (db *DB) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {
 	info := &previewd.ReferenceInfo{ID: ref}
 	problems, err := all(ctx, db, scanReference, `
@@ -77,10 +77,29 @@ func (db *DB) FindReference(ctx context.Context, ref string) (*previewd.Referenc
 			return nil, err
 		}
 	}
-	if info.Problem == nil && info.Build == nil {
+	if err := db.findAppReference(ctx, info); err != nil {
+		return nil, err
+	}
+	if info.Problem == nil && info.Build == nil && info.AppBuild == nil && info.Intent == nil {
 		return nil, previewd.NotFound("reference", ref)
 	}
 	return info, nil
+}
+
+// findAppReference adds what the gateway's tables know of a reference.
+func (db *DB) findAppReference(ctx context.Context, info *previewd.ReferenceInfo) error {
+	in, err := db.findIntent(ctx, `reference_id = $1`, info.ID)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		info.Intent, info.UserID = &in.Intent, in.UserID
+	}
+	builds, err := all(ctx, db, scanAppBuild, `SELECT `+appBuildColumns+` FROM gateway_builds b WHERE b.reference_id = $1`, info.ID)
+	if err == nil && len(builds) > 0 {
+		info.AppBuild, info.UserID = &builds[0].AppBuild, builds[0].OwnerID
+	}
+	return err
 }
 
 func scanReference(r rows) (ref previewd.Reference, err error) {

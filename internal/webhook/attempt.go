@@ -61,24 +61,38 @@ func (d *Deliverer) post(ctx context.Context, c *store.WebhookClaim) answer {
 }
 
 func (d *Deliverer) send(ctx context.Context, c *store.WebhookClaim, now time.Time) (*http.Response, error) {
+	return d.cfg.Egress.send(ctx, message{url: c.Endpoint.URL, secrets: c.Endpoint.Secrets(now), id: c.WebhookID, at: now, body: c.Payload})
+}
+
+// message is one webhook.
+type message struct {
+	url     string
+	secrets []string // all sign
+	id      string
+	at      time.Time
+	body    []byte // JSON
+}
+
+// send sends a message once. The caller closes the answer's body.
+func (e *Egress) send(ctx context.Context, m message) (*http.Response, error) {
 	// What was allowed when the endpoint was made may not be any more.
-	if err := d.cfg.Egress.CheckURL(c.Endpoint.URL); err != nil {
+	if err := e.CheckURL(m.url); err != nil {
 		return nil, err
 	}
-	signature, err := Sign(c.Endpoint.Secrets(now), c.WebhookID, now, c.Payload)
+	signature, err := Sign(m.secrets, m.id, m.at, m.body)
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Endpoint.URL, bytes.NewReader(c.Payload))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.url, bytes.NewReader(m.body))
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", userAgent)
-	request.Header.Set(HeaderID, c.WebhookID)
-	request.Header.Set(HeaderTimestamp, strconv.FormatInt(now.Unix(), 10))
+	request.Header.Set(HeaderID, m.id)
+	request.Header.Set(HeaderTimestamp, strconv.FormatInt(m.at.Unix(), 10))
 	request.Header.Set(HeaderSignature, signature)
-	return d.cfg.Egress.client.Do(request)
+	return e.client.Do(request)
 }
 
 // explain says what went wrong in words that tell a stranger nothing of the

@@ -7,7 +7,6 @@ import (
 	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
@@ -62,17 +61,7 @@ func (s *Server) feed() huma.Operation {
 }
 
 func (s *Server) streamBuildEvents(ctx context.Context, in *buildEventsInput) (*huma.StreamResponse, error) {
-	return streamBy(s.Streams.FollowBuild(ctx, httpx.BuildStream{BuildID: in.BuildID, Cursor: cursorOf(in.LastEventID, in.After), Log: in.Log}))
-}
-
-func streamBy(serve http.HandlerFunc, err error) (*huma.StreamResponse, error) {
-	if err != nil {
-		return nil, err
-	}
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		r, w := humago.Unwrap(hc)
-		serve(w, r)
-	}}, nil
+	return httpx.StreamBy(s.Streams.FollowBuild(ctx, httpx.BuildStream{BuildID: in.BuildID, Cursor: cursorOf(in.LastEventID, in.After), Log: in.Log}))
 }
 
 func cursorOf(lastEventID, after string) string {
@@ -93,9 +82,9 @@ func (s *Server) listEvents(ctx context.Context, in *feedInput) (*huma.StreamRes
 	cursor := cursorOf(in.LastEventID, in.After)
 	switch {
 	case httpx.Accepts(ctx, mediaSSE):
-		return streamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor}))
+		return httpx.StreamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor}))
 	case httpx.Accepts(ctx, mediaNDJSON):
-		return streamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor, NDJSON: true}))
+		return httpx.StreamBy(s.Streams.FollowFeed(ctx, httpx.FeedStream{Cursor: cursor, NDJSON: true}))
 	}
 	wait, err := httpx.ParseWait(in.Wait)
 	if err != nil {
