@@ -88,6 +88,8 @@ func (b *builder) gateway(ctx context.Context) error {
 		Service: b.Gateway, Verify: verify, Denials: denials, Streams: b.userStreams(hub), Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
 		Hooks: webhook.NewService(webhook.ServiceConfig{Store: b.Users, Egress: egress, Audit: gateway.AuditHook}),
 	})
+	recover := b.recover
+	b.recover = func(ctx context.Context) error { return errors.Join(recover(ctx), b.Gateway.Recover(ctx)) }
 	b.metrics.watchGateway(ctx, b.Gateway)
 	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
 		b.run(b.pruneProblems)

@@ -53,7 +53,7 @@ func (a *applier) event(ctx context.Context, e previewd.Event) error {
 // of its business.
 func (a *applier) park(ctx context.Context, e previewd.Event) error {
 	key, _ := e.Data["idempotencyKey"].(string)
-	ours := strings.HasPrefix(key, projectKey)
+	ours, since := strings.HasPrefix(key, projectKey), a.tx.Now()
 	if e.Type != previewd.EventProjectCreated {
 		parked, err := a.tx.ListParked(ctx, e.ProjectID)
 		if err != nil {
@@ -65,7 +65,19 @@ func (a *applier) park(ctx context.Context, e previewd.Event) error {
 		a.counts.Foreign.Add(1)
 		return nil
 	}
-	return a.tx.ParkEvent(ctx, e)
+	if e.Type == previewd.EventProjectCreated {
+		// An intent is stored before the worker is asked. When there is none, or it
+		// has ended otherwise, there is nothing to wait for.
+		in, err := a.tx.FindIntentByWorkerKey(ctx, key)
+		if err != nil {
+			return err
+		}
+		if in == nil || in.State.Final() {
+			since = since.Add(-a.Parked)
+			a.topics[followTopic] = true
+		}
+	}
+	return a.tx.ParkEvent(ctx, e, since)
 }
 
 // release applies a project's parked events, if the project is stored.
