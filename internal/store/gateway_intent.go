@@ -124,6 +124,12 @@ func (db *DB) FindIntentByWorkerKey(ctx context.Context, key string) (*Intent, e
 	return db.findIntent(ctx, `worker_key = $1`, key)
 }
 
+// LockIntentByWorkerKey is FindIntentByWorkerKey for an intent that nobody else
+// changes until the transaction ends.
+func (db *DB) LockIntentByWorkerKey(ctx context.Context, key string) (*Intent, error) {
+	return db.findIntent(ctx, `worker_key = $1`+db.engine.locking(lockRow), key)
+}
+
 // LockIntent returns an intent that nobody else changes until the transaction
 // ends. It returns CodeNotFound.
 func (db *DB) LockIntent(ctx context.Context, id string) (*Intent, error) {
