@@ -25,9 +25,10 @@ import (
 // and what it asks is cut off.
 var (
 	windows      = flag.Int("windows", 1, "how often TestCrashWindows kills a process in each window, per engine and layout")
+	onlyWindow   = flag.String("window", "", "the only window of TestCrashWindows, or all")
 	gatewayKills = flag.Int("gateway-kills", 3, "how often TestGatewayKilledAtEachPoint kills a process, per engine and layout")
 	billingKills = flag.Int("billing-kills", 2, "how often TestBillingKilled kills the gateway, per engine and layout")
-	away         = flag.Duration("away", 8*time.Second, "how long TestWorkerAway keeps the worker from the gateway, per engine")
+	away         = flag.Duration("away", 5*time.Second, "how long TestWorkerAway keeps the worker from the gateway, per engine")
 	twice        = flag.Int("twice", 50, "how many creates TestEachRequestTwice sends, per engine")
 	late         = flag.Duration("late", 2*time.Second, "how late TestEachRequestTwice sends the second of two")
 	unreconciled = flag.Duration("unreconciled", 3*time.Second, "how long TestReconcilerOff goes without a reconciler, per engine and layout")
@@ -47,6 +48,7 @@ type apps struct {
 	tokens  map[int]string  // of users, by number
 	told    map[string]*ask // by prompt, which names what is asked for
 	gone    map[string]bool // projects that are deleted
+	armed   bool            // the process that crashIn kills is prepared to die
 	telling sync.Mutex
 }
 

@@ -71,7 +71,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	}
 	b.Gateway = gateway.New(gateway.Config{
 		Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
-		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Deadline: cfg.IntentDeadline, Sink: sink,
+		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Claim: cfg.IntentClaim, Deadline: cfg.IntentDeadline, Sink: sink,
 	})
 	denials := gateway.NewDenials(b.Users)
 	verify, err := b.verifier(denials)
