@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
@@ -242,7 +243,7 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	if err != nil {
 		return err
 	}
-	if p.CreateKey == "" || p.CreatePrincipal != "" && p.CreatePrincipal != s.Service {
+	if p.CreateKey == "" || p.CreatePrincipal != "" && p.CreatePrincipal != s.Service && !fault.Off(fault.AdoptOwn) {
 		// Another's: another process does not show its key, this one its principal.
 		return s.forgetParked(ctx, projectID)
 	}

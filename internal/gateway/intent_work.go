@@ -25,6 +25,7 @@ type made struct {
 	seq                             int64
 	status                          previewd.BuildStatus
 	position                        int
+	request                         []byte // what was asked for
 	eta                             *time.Time
 }
 
@@ -40,7 +41,7 @@ func (s *Service) work(ctx context.Context, in *store.Intent, patience time.Dura
 	switch {
 	case err == nil:
 		return s.confirm(ctx, in, m)
-	case errors.As(err, &refused) && isStateless(refused.Code):
+	case errors.As(err, &refused) && (isStateless(refused.Code) || isDefinitive(refused.Code) && fault.Off(fault.RefusalKept)):
 		if failed := s.discard(ctx, in, refused); failed != nil {
 			return nil, failed
 		}
@@ -87,9 +88,11 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	if in.State == previewd.IntentAttention {
 		return s.lookUp(ctx, in)
 	}
-	body, err := s.Store.FindIntentRequest(ctx, in.ID)
-	if err != nil {
-		return m, err
+	body := in.Request
+	if body == nil {
+		if body, err = s.Store.FindIntentRequest(ctx, in.ID); err != nil {
+			return m, err
+		}
 	}
 	if body == nil {
 		return m, errOver
@@ -112,6 +115,7 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	} else {
 		m, err = s.askProject(call, in, a, key)
 	}
+	m.request = body
 	if err == nil {
 		err = fault.Point("gateway.after_worker")
 	}
