@@ -98,7 +98,7 @@ func behindHTTP(t testing.TB, w *worker.Service) previewd.Worker {
 	t.Helper()
 	mux := http.NewServeMux()
 	workerapi.Register(mux, workerapi.Config{
-		Worker: w, Tokens: []httpx.Token{{Secret: "test-token-0123456789", Caller: previewd.Caller{Principal: "gateway", Service: "gateway"}}},
+		Worker: w, Callers: httpx.Tokens{{Secret: "test-token-0123456789", Caller: previewd.Caller{Principal: "gateway", Service: "gateway"}}},
 	})
 	server := httptest.NewServer(httpx.WithRequest(quiet, mux))
 	t.Cleanup(server.Close)
