@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/store":     {"", "internal/fault", "internal/telemetry"},
 	"internal/runner":    {"", "internal/artifact", "internal/fault", "internal/sandbox", "internal/telemetry"},
 	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/fault", "internal/telemetry"},
+	"internal/webhook":   {"", "internal/store", "internal/telemetry"},
 	"internal/workerapi": {"", "client", "internal/httpx", "internal/telemetry"},
 	"internal/gateway":   {"", "internal/store", "internal/fault", "internal/httpx", "internal/telemetry"},
 	"internal/preview":   {"", "internal/artifact", "internal/httpx", "internal/telemetry"},
@@ -47,6 +48,7 @@ var mayImport = map[string][]string{
 // mayUse lists the modules that the program's packages import, with who may.
 // docs/dependencies.md says why each is there.
 var mayUse = map[string][]string{
+	"code.dny.dev/ssrf":                   {"internal/webhook"},
 	"github.com/alecthomas/kong":          {"internal/cli"},
 	"github.com/andybalholm/brotli":       {"internal/runner"},
 	"github.com/chromedp/chromedp":        {"internal/testkit"},

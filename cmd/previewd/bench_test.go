@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,14 +105,22 @@ func perSecond(b *testing.B, pattern, name string, args ...string) float64 {
 	return n
 }
 
-// wrkStatus reads one build's status again and again.
+// wrkStatus reads the status of one build after another, by chance.
 const wrkStatus = `
-wrk.headers["Authorization"] = "Bearer ` + crashToken + `"
+local builds = {%s}
+function request()
+  return wrk.format("GET", "/v1/builds/" .. builds[math.random(#builds)], {["Authorization"]="Bearer ` + crashToken + `"})
+end
 function response(status) if status ~= 200 then print("BAD " .. status) end end
 `
 
-// BenchmarkStatusBesidePgbench reads a build's status at 64 connections, beside
-// pgbench reading the same row by its key.
+// statusBuilds is how many builds are read, so that no two readers in a hundred
+// want the same.
+const statusBuilds = 500
+
+// BenchmarkStatusBesidePgbench reads statuses of many builds, beside pgbench
+// reading one row by its key again and again at 64 connections: nothing is
+// cheaper for a database.
 func BenchmarkStatusBesidePgbench(b *testing.B) {
 	for _, tool := range []string{"wrk", "pgbench"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -123,27 +132,33 @@ func BenchmarkStatusBesidePgbench(b *testing.B) {
 	database := server.Database(b)
 	dir, addr := b.TempDir(), freeAddr(b)
 	startServer(b, addr, filepath.Join(dir, "data"), "--database-url", database)
-	preview, err := clientOf(b, addr).CreatePreview(b.Context(), previewd.CreatePreviewRequest{
-		UserID: "u", TemplateFiles: previewd.Files{"index.html": []byte("hello")},
-	})
-	require.NoError(b, err)
-	testkit.Eventually(b, "the build is over", func() bool {
-		build, err := clientOf(b, addr).FindBuild(b.Context(), preview.BuildID, 0)
-		return err == nil && build.Status == previewd.BuildCompleted
-	})
+	var ids []string
+	for _, preview := range createQueued(b, addr, statusBuilds) {
+		testkit.Eventually(b, "the build is over", func() bool {
+			build, err := clientOf(b, addr).FindBuild(b.Context(), preview.BuildID, 0)
+			return err == nil && build.Status == previewd.BuildCompleted
+		})
+		ids = append(ids, strconv.Quote(preview.BuildID))
+	}
 	lua, sql := filepath.Join(dir, "status.lua"), filepath.Join(dir, "status.sql")
-	require.NoError(b, os.WriteFile(lua, []byte(wrkStatus), 0o600))
-	require.NoError(b, os.WriteFile(sql, []byte("SELECT state, step, epoch, attempt, log_bytes FROM worker_builds WHERE id = '"+preview.BuildID+"';"), 0o600))
-	var limits, ours, ratios []float64
+	require.NoError(b, os.WriteFile(lua, fmt.Appendf(nil, wrkStatus, strings.Join(ids, ", ")), 0o600))
+	one := strings.ReplaceAll(ids[0], `"`, "'")
+	require.NoError(b, os.WriteFile(sql, []byte("SELECT state, step, epoch, attempt, log_bytes FROM worker_builds WHERE id = "+one+";"), 0o600))
+	var limits []float64
+	ours, ratios := map[int][]float64{}, map[int][]float64{}
 	for b.Loop() {
-		bound := perSecond(b, `tps = ([0-9.]+)`, "pgbench", "-n", "-M", "prepared", "-c", "64", "-j", "1", "-T", benchSeconds, "-f", sql, database)
-		got := perSecond(b, `Requests/sec:\s+([0-9.]+)`, "wrk", "-t1", "-c", "64", "-d", benchSeconds+"s", "-s", lua, "http://"+addr+"/v1/builds/"+preview.BuildID)
-		limits, ours, ratios = append(limits, bound), append(ours, got), append(ratios, got/bound)
+		for _, conns := range []int{1, 16, 64} {
+			bound := perSecond(b, `tps = ([0-9.]+)`, "pgbench", "-n", "-M", "prepared", "-c", "64", "-j", "1", "-T", benchSeconds, "-f", sql, database)
+			got := perSecond(b, `Requests/sec:\s+([0-9.]+)`, "wrk", "-t1", "-c", strconv.Itoa(conns), "-d", benchSeconds+"s", "-s", lua, "http://"+addr)
+			limits, ours[conns], ratios[conns] = append(limits, bound), append(ours[conns], got), append(ratios[conns], got/bound)
+		}
 	}
 	b.ReportMetric(medianOf(limits), "pgbench-tps")
-	b.ReportMetric(medianOf(ours), "reads/s")
-	b.ReportMetric(medianOf(ratios), "ratio")
-	b.Logf("ratios %.2f", ratios)
+	for _, conns := range []int{1, 16, 64} {
+		b.ReportMetric(medianOf(ours[conns]), fmt.Sprintf("reads/s@%d", conns))
+		b.ReportMetric(medianOf(ratios[conns]), fmt.Sprintf("ratio@%d", conns))
+		b.Logf("%d connections: ratios %.2f", conns, ratios[conns])
+	}
 }
 
 // BenchmarkStart tells how long a build that nothing holds up waits between its

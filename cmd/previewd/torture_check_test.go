@@ -26,30 +26,37 @@ type row struct {
 	lastTry             time.Duration // from the last claim to the end
 }
 
-// database opens the scenario's database beside its servers.
-func (c *torture) database() *sql.DB {
+// database opens the scenario's database beside its servers. PostgreSQL stays
+// open, since a connection is dear; SQLite does not, since a server that is
+// killed must leave nobody behind who knows what was in its shared memory.
+func (c *torture) database() (db *sql.DB, done func()) {
 	c.Helper()
-	driver, name := "sqlite", "file:"+c.store.Path+"?_pragma=busy_timeout(10000)"
 	if c.onPostgres() {
-		driver, name = "pgx", c.store.URL
+		if c.postgres == nil {
+			var err error
+			c.postgres, err = sql.Open("pgx", c.store.URL)
+			require.NoError(c, err)
+			c.Cleanup(func() { c.postgres.Close() })
+		}
+		return c.postgres, func() {}
 	}
-	db, err := sql.Open(driver, name)
+	db, err := sql.Open("sqlite", "file:"+c.store.Path+"?_pragma=busy_timeout(10000)")
 	require.NoError(c, err)
-	return db
+	return db, func() { db.Close() }
 }
 
 func (c *torture) count(query string) (n int) {
 	c.Helper()
-	db := c.database()
-	defer db.Close()
+	db, done := c.database()
+	defer done()
 	require.NoError(c, db.QueryRow(query).Scan(&n))
 	return n
 }
 
 func (c *torture) rows() map[string]*row {
 	c.Helper()
-	db := c.database()
-	defer db.Close()
+	db, done := c.database()
+	defer done()
 	found, err := db.Query(`
 		SELECT b.id, b.project_id, b.prompt, b.seq, b.epoch, b.attempt, b.state, COALESCE(b.runner_id, ''), COALESCE(b.failure_class, ''),
 			COUNT(v.id), COALESCE(MAX(v.number), 0), COALESCE(MAX(v.build_epoch), 0),

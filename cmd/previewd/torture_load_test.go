@@ -117,6 +117,7 @@ type load struct {
 	builds  bool           // and not creates alone
 	files   previewd.Files // of all projects; default several small ones
 	name    string         // begins the names of intents
+	made    int            // by createSome
 	stop    context.CancelFunc
 	pending sync.WaitGroup
 	ahead   atomic.Int64 // builds that waited at the last create

@@ -2,8 +2,10 @@ package main_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,26 +18,28 @@ import (
 )
 
 // createSome creates projects at once and returns when all are answered.
-func (l *load) createSome(first, n int) {
+func (l *load) createSome(n int) {
 	l.Helper()
 	var wg sync.WaitGroup
-	for i := first; i < first+n; i++ {
+	for i := l.made; i < l.made+n; i++ {
 		wg.Go(func() { l.create(l.randomOf(i), i) })
 	}
+	l.made += n
 	wg.Wait()
 }
 
-// manyModules is a tree that takes the bundler a while.
+// manyModules is a tree that takes the bundler a while and whose bundle is small:
+// what comes after the child should not be where the time goes.
 func manyModules() previewd.Files {
 	files := previewd.Files{"index.html": []byte(`<div id="root"></div><script type="module" src="/src/main.ts"></script>`)}
 	var main strings.Builder
 	for i := range 40 {
 		var module strings.Builder
-		for j := range 300 {
+		for j := range 100 {
 			fmt.Fprintf(&module, "export function f%d_%d(n: number): string { return n > %d ? `${n}` : String(n * %d); }\n", i, j, j, i)
 		}
 		files[fmt.Sprintf("src/m%d.ts", i)] = []byte(module.String())
-		fmt.Fprintf(&main, "import * as m%d from './m%d';\nconsole.log(m%d);\n", i, i, i)
+		fmt.Fprintf(&main, "import { f%d_0 } from './m%d';\nconsole.log(f%d_0(1));\n", i, i, i)
 	}
 	files["src/main.ts"] = []byte(main.String())
 	return files
@@ -43,32 +47,22 @@ func manyModules() previewd.Files {
 
 // A server that is killed in the middle of a build leaves no process and no
 // file of it, and the build is built all the same. So is one whose child alone
-// is killed.
+// is killed: every fourth.
 func TestKilledRunnerLeavesNothing(t *testing.T) {
 	onEachEngine(t, "mid-builds", *midBuilds, func(c *torture) {
 		n := c.addNode([]string{"--builds", "2"})
 		n.start("")
 		clients := &load{torture: c, clients: c.clients(), name: "mid", files: manyModules()}
 		servers, children := 0, 0
-		for i := 0; servers+children < *midBuilds; i++ {
-			clients.createSome(2*i, 2)
-			var pids []int
-			c.waitUntil("a build has a child", 60*time.Second, func() bool {
-				pids = n.children()
-				return len(pids) > 0 || c.count(waiting) == 0
-			})
-			time.Sleep(time.Duration(c.random.Int64N(int64(40 * time.Millisecond))))
-			if pids = slices.DeleteFunc(pids, func(pid int) bool { return !isAlive(pid) }); len(pids) == 0 {
-				c.quiet() // they were too quick
-				continue
-			}
-			if i%4 == 3 {
-				children++
-				_ = syscall.Kill(pids[0], syscall.SIGKILL)
-			} else {
+		for wanted := (*midBuilds + 3) / 4; children < wanted; {
+			clients.createSome(min(wanted-children, 10))
+			children += n.killChildren()
+			c.quiet()
+		}
+		for servers+children < *midBuilds {
+			clients.createSome(2)
+			if n.killInBuild() {
 				servers++
-				n.kill()
-				c.waitUntil("the children are gone", 5*time.Second, func() bool { return !slices.ContainsFunc(pids, isAlive) })
 				n.start("")
 			}
 			c.quiet()
@@ -87,6 +81,52 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 	})
 }
 
+// killInBuild kills the server while it has children and waits until they are
+// gone too. It reports whether there was one: they can be too quick.
+func (n *node) killInBuild() bool {
+	n.Helper()
+	var pids []int
+	n.waitUntil("a build has a child", 60*time.Second, func() bool {
+		pids = n.children()
+		return len(pids) > 0 || n.count(waiting) == 0
+	})
+	n.pauseInBuild()
+	if pids = slices.DeleteFunc(pids, func(pid int) bool { return !isAlive(pid) }); len(pids) == 0 {
+		return false
+	}
+	n.kill()
+	n.waitUntil("the children are gone", 5*time.Second, func() bool { return !slices.ContainsFunc(pids, isAlive) })
+	return true
+}
+
+// killChildren kills the first child of each build, until all builds have had
+// one: their pauses before another attempt are then at the same time. It returns
+// how many it has hit.
+func (n *node) killChildren() (killed int) {
+	n.Helper()
+	met := map[string]bool{}
+	n.waitUntil("each build has had a child", 60*time.Second, func() bool {
+		for _, pid := range n.children() {
+			source, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd") // "" when it has ended
+			work := filepath.Base(filepath.Dir(source))                     // <build>-<epoch>
+			if !strings.HasSuffix(work, "-1") || met[work] {
+				continue
+			}
+			met[work] = true
+			if n.pauseInBuild(); isAlive(pid) && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				killed++
+			}
+		}
+		return n.count(`SELECT COUNT(*) FROM worker_builds WHERE state = 'queued' AND epoch = 0 OR state = 'building' AND epoch = 1`) == 0
+	})
+	return killed
+}
+
+// pauseInBuild lets a child get to any point of its life.
+func (n *node) pauseInBuild() {
+	time.Sleep(time.Duration(n.random.Int64N(int64(40 * time.Millisecond))))
+}
+
 // slowBuild is what a try of a build takes at least where that matters.
 const slowBuild = time.Second
 
@@ -101,8 +141,8 @@ func TestStoppedRunnerWritesNothing(t *testing.T) {
 		clients := &load{torture: c, clients: c.clients(), name: "stop"}
 		taken, renewed := map[string]int64{}, 0
 		var recovered []time.Duration
-		for i := 0; len(taken)+renewed < *stopped; i++ {
-			clients.createSome(8*i, 8)
+		for len(taken)+renewed < *stopped {
+			clients.createSome(8)
 			n := c.nodes[c.random.IntN(len(c.nodes))]
 			id := n.runnerID()
 			c.waitUntil("it has builds", 60*time.Second, func() bool {

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"database/sql"
 	"flag"
 	"math/rand/v2"
 	"net"
@@ -46,6 +47,8 @@ type torture struct {
 	nodes  []*node
 	ledger ledger
 	began  time.Time
+
+	postgres *sql.DB // see database
 }
 
 // onEachEngine runs a scenario on both engines, and prints how to run it again.

@@ -25,9 +25,9 @@ type Hub struct {
 	Bus Bus
 
 	mu    sync.Mutex
-	subs  map[string]map[*func()]struct{} // called with mu held
-	dirty map[string]struct{}             // topics that other processes have not been told of
-	wake  chan struct{}                   // nil while nobody publishes
+	subs  map[string]*watcher // the first of each topic's
+	dirty map[string]struct{} // topics that other processes have not been told of
+	wake  chan struct{}       // nil while nobody publishes
 }
 
 // Subscribe returns a channel that receives after each Notify of the topic.
@@ -44,6 +44,13 @@ func (h *Hub) Subscribe(topic string) (hints <-chan struct{}, cancel func()) {
 	})
 }
 
+// watcher is who watches a topic. There can be one for each of many topics, so
+// they are a list and not a set of each topic's.
+type watcher struct {
+	wake       func() // called with mu held
+	prev, next *watcher
+}
+
 // Watch calls wake after each Notify of the topic, until cancel is called, for
 // those who are too many to have a goroutine each. wake must not block and must
 // not call the hub. When cancel has returned it is not called any more.
@@ -51,19 +58,33 @@ func (h *Hub) Watch(topic string, wake func()) (cancel func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.subs == nil {
-		h.subs = map[string]map[*func()]struct{}{}
+		h.subs = map[string]*watcher{}
 	}
-	if h.subs[topic] == nil {
-		h.subs[topic] = map[*func()]struct{}{}
+	w := &watcher{wake: wake, next: h.subs[topic]}
+	if w.next != nil {
+		w.next.prev = w
 	}
-	h.subs[topic][&wake] = struct{}{}
-	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.subs[topic], &wake)
-		if len(h.subs[topic]) == 0 {
-			delete(h.subs, topic)
-		}
+	h.subs[topic] = w
+	return func() { h.unwatch(topic, w) }
+}
+
+func (h *Hub) unwatch(topic string, w *watcher) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if w.wake == nil {
+		return // it was canceled before
+	}
+	w.wake = nil
+	if w.next != nil {
+		w.next.prev = w.prev
+	}
+	switch {
+	case w.prev != nil:
+		w.prev.next = w.next
+	case w.next != nil:
+		h.subs[topic] = w.next
+	default:
+		delete(h.subs, topic)
 	}
 }
 
@@ -96,8 +117,8 @@ func (h *Hub) hear(topic string) {
 }
 
 func (h *Hub) wakeSubscribers(topic string) {
-	for wake := range h.subs[topic] {
-		(*wake)()
+	for w := h.subs[topic]; w != nil; w = w.next {
+		w.wake()
 	}
 }
 

@@ -35,13 +35,14 @@ const (
 	Parking         Mechanism = "parking"          // events wait for their project
 	BillingInTx     Mechanism = "billing-in-tx"    // a session opens with its project
 	BillingOnce     Mechanism = "billing-once"     // an entry is posted once
+	FreshRead       Mechanism = "fresh-read"       // a read joins a query that is sent after it came
 )
 
 // Mechanisms lists every mechanism.
 func Mechanisms() []Mechanism {
 	return []Mechanism{
 		EpochCheck, TerminalAbsorbs, CancelBeats, StateGuard, RowLock, NewestWins, KeyFirst, Fingerprint, Window,
-		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap,
+		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap, FreshRead,
 		Quotas, StableKey, Reconciler, AppOrder, Parking, BillingInTx, BillingOnce,
 	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"strings"
 	"time"
@@ -24,6 +25,9 @@ type applier struct {
 // event applies an event, once: one that was applied, or that comes after a
 // later one, changes nothing. One whose project is not stored yet is parked.
 func (a *applier) event(ctx context.Context, e previewd.Event) error {
+	if !previewd.IsID(e.ProjectID) || e.Seq < 1 || e.Type == "" || e.BuildID != "" && !previewd.IsID(e.BuildID) {
+		return errors.New("it names no project, number or type")
+	}
 	p, err := a.tx.FindAnyAppProject(ctx, e.ProjectID)
 	if previewd.ErrorCode(err) == previewd.CodeNotFound {
 		return a.park(ctx, e)

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +40,7 @@ type StreamConfig struct {
 	FeedTopic string
 	Log       *slog.Logger  // default slog.Default()
 	Max       int           // streams at a time, default 20,000
+	PerOwner  int           // of one user, default 20
 	Heartbeat time.Duration // between signs of life, ± 20 %; default 15 s
 	MaxAge    time.Duration // of a stream, ± 20 %; default 15 min
 	Write     time.Duration // for a reader to take one frame; default 10 s
@@ -47,8 +50,8 @@ type StreamConfig struct {
 
 // Streams follows builds and the feed for many clients. What follows the same is
 // a group: it reads what is new once, encodes it once and hands the bytes to its
-// members. A stream that has nothing to send costs a parked goroutine and no
-// buffers: the connection is taken from net/http once the request is read.
+// members. A stream that has nothing to send costs its connection and neither a
+// goroutine nor buffers: it is taken from net/http once the request is read.
 type Streams struct {
 	StreamConfig
 	ctx     context.Context //nolint:containedctx // of streams that outlive their requests; ends when the last has had its time
@@ -64,6 +67,10 @@ type Streams struct {
 	percent  *int // of the garbage collector, while collectMore has changed it
 	members  map[*member]struct{}
 	groups   map[string]*group
+	owners   map[string]int // streams of each user
+
+	probe *probe    // of tick alone, like
+	all   []*member // which it looks at
 }
 
 // NewStreams returns Streams. Run keeps them alive.
@@ -72,12 +79,13 @@ func NewStreams(cfg StreamConfig) *Streams {
 		cfg.Log = slog.Default()
 	}
 	setDefault(&cfg.Max, 20_000)
+	setDefault(&cfg.PerOwner, 20)
 	setDefault(&cfg.Heartbeat, 15*time.Second)
 	setDefault(&cfg.MaxAge, 15*time.Minute)
 	setDefault(&cfg.Write, 10*time.Second)
 	setDefault(&cfg.Linger, 4*time.Second)
 	setDefault(&cfg.SendBytes, 64<<10)
-	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, readers: make(chan struct{}, maxReaders)}
+	s := &Streams{StreamConfig: cfg, members: map[*member]struct{}{}, groups: map[string]*group{}, owners: map[string]int{}, readers: make(chan struct{}, maxReaders), probe: newProbe()}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -120,12 +128,14 @@ func (s *Streams) Run(ctx context.Context) error {
 	return nil
 }
 
-// tick ends streams that are old, keeps others alive, and looks for changes
-// whose hint was lost: at a bounded number of groups, picked by chance.
+// tick ends streams that are old or whose client has gone away, keeps others
+// alive, and looks for changes whose hint was lost: at a bounded number of
+// groups, picked by chance.
 func (s *Streams) tick(now time.Time) {
 	var old, quiet []*member
 	s.mu.Lock()
-	for m := range s.members {
+	s.all = slices.AppendSeq(s.all[:0], maps.Keys(s.members))
+	for _, m := range s.all {
 		switch {
 		case now.After(m.expires):
 			old = append(old, m)
@@ -160,6 +170,11 @@ func (s *Streams) tick(now time.Time) {
 	for _, m := range quiet {
 		m.heartbeat()
 	}
+	for _, m := range s.all {
+		m.look(s.probe)
+		s.watch(m, now)
+	}
+	clear(s.all)
 }
 
 // collectMore makes garbage cost less memory and more time while there are many
@@ -167,7 +182,7 @@ func (s *Streams) tick(now time.Time) {
 func (s *Streams) collectMore(many bool) {
 	switch {
 	case many && s.percent == nil:
-		s.percent = new(debug.SetGCPercent(100))
+		s.percent = new(debug.SetGCPercent(50))
 	case !many && s.percent != nil:
 		debug.SetGCPercent(*s.percent)
 		s.percent = nil
@@ -208,6 +223,7 @@ type follow struct {
 	tail  tail // of the group, if there is none yet
 	begin func(ctx context.Context, m *member) error
 	at    place
+	guard *guard // nil: for anybody who could ask
 	encoding
 }
 
@@ -258,6 +274,14 @@ func (s *Streams) enter(f follow) (*member, error) {
 			RetryAfter: time.Second + rand.N(4*time.Second),
 		}
 	}
+	if f.guard != nil {
+		if s.owners[f.guard.owner] >= s.PerOwner {
+			return nil, &previewd.Error{
+				Code: previewd.CodeUnavailable, Message: "You have as many streams as one user may have: close one.", RetryAfter: time.Second + rand.N(4*time.Second),
+			}
+		}
+		s.owners[f.guard.owner]++
+	}
 	g := s.groups[f.key]
 	if g == nil {
 		g = &group{streams: s, key: f.key, tail: f.tail}
@@ -267,7 +291,7 @@ func (s *Streams) enter(f follow) (*member, error) {
 	g.refs++
 	now := time.Now()
 	m := &member{
-		streams: s, group: g, begin: f.begin, at: f.at, encoding: f.encoding,
+		streams: s, group: g, begin: f.begin, at: f.at, guard: f.guard, encoding: f.encoding,
 		busy: true, beat: now.Add(around(s.Heartbeat)), expires: now.Add(around(s.MaxAge)),
 	}
 	s.members[m] = struct{}{}
@@ -283,6 +307,11 @@ func (s *Streams) leave(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.members, m)
+	if m.guard != nil {
+		if s.owners[m.guard.owner]--; s.owners[m.guard.owner] == 0 {
+			delete(s.owners, m.guard.owner)
+		}
+	}
 	if m.group.refs--; m.group.refs > 0 {
 		return
 	}

@@ -27,6 +27,7 @@ type member struct {
 	group   *group
 	sink    sink
 	begin   func(ctx context.Context, m *member) error
+	guard   *guard
 	encoding
 	at      place         // used by run alone, until it has joined
 	done    chan struct{} // closed at the end of a stream whose handler stays
@@ -42,7 +43,6 @@ type member struct {
 	busy    bool // somebody writes; others append to pending
 	last    bool // nothing follows what is pending
 	closed  bool
-	heard   [1]byte
 }
 
 // takeConn goes on without net/http: its goroutine, its buffers and the request
@@ -71,7 +71,9 @@ func (m *member) takeConn(conn net.Conn, header http.Header) {
 			m.run()
 		}
 	})
-	m.streams.running.Go(m.listen)
+	if sink.raw == nil {
+		m.streams.running.Go(m.listen)
+	}
 }
 
 // takeWriter writes through net/http; the handler waits for done.
@@ -84,14 +86,25 @@ func (m *member) takeWriter(w http.ResponseWriter, rc *http.ResponseController, 
 	}
 }
 
-// listen waits for the client to go away. It has nothing to say.
+// listen waits for the client to go away, where nobody can look whether it has.
 func (m *member) listen() {
-	for range 64 {
-		if err := m.sink.read(m.heard[:]); err != nil {
+	var one [1]byte
+	for range maxSaid {
+		if err := m.sink.read(one[:]); err != nil {
 			break
 		}
 	}
 	m.close()
+}
+
+// look ends the stream of a client that has gone away.
+func (m *member) look(p *probe) {
+	m.mu.Lock()
+	sink := m.sink
+	m.mu.Unlock()
+	if sink != nil && sink.ended(p) {
+		m.close()
+	}
 }
 
 // run sends what the client has missed and joins the group.

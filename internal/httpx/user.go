@@ -45,6 +45,7 @@ func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.C
 		}
 		user, err := verifyHeader(ctx, verify)
 		if err == nil {
+			Note(ctx.Context(), telemetry.UserID, user.ID)
 			if _, operators := ctx.Operation().Security[0][schemeOperator]; operators && !user.Operator {
 				err = &previewd.Error{Code: previewd.CodeForbidden, Message: "This route is for operators."}
 			}

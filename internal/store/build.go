@@ -89,8 +89,14 @@ func scanBuild(r rows) (*Build, error) {
 // FindBuild returns CodeNotFound when there is no such build, or its project is
 // deleted.
 func (db *DB) FindBuild(ctx context.Context, id string) (*Build, error) {
-	return db.findBuild(ctx, id, ` AND EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = b.project_id AND p.state = 'active')`)
+	if db.reads != nil {
+		return db.findShared(ctx, id)
+	}
+	return db.findBuild(ctx, id, notDeleted)
 }
+
+// notDeleted leaves builds of deleted projects out.
+const notDeleted = ` AND EXISTS (SELECT 1 FROM worker_projects p WHERE p.id = b.project_id AND p.state = 'active')`
 
 // FindAnyBuild is FindBuild for those who see a build to its end: it returns
 // those of deleted projects too.

@@ -25,6 +25,7 @@ type DB struct {
 	q      querier
 	inTx   bool
 	now    time.Time
+	reads  *buildReads // nil in a transaction, and on SQLite, where no read waits for a network
 }
 
 // engine is what differs between SQLite and PostgreSQL.
@@ -39,12 +40,16 @@ type engine interface {
 	close() error
 }
 
-// lock is a way to lock the rows of a SELECT over builds b and projects p.
+// lock is a way to lock the rows of a SELECT: over builds b and projects p, or
+// over webhook endpoints e.
 type lock int
 
 const (
 	lockProject   lock = iota // waits for the project's row
 	skipLocked                // leaves out what others have locked
+	lockEndpoint              // waits for the endpoint's row; rows that refer to it can be inserted meanwhile
+	claimEndpoint             // the same, but leaves out what others have locked
+	keepEndpoint              // nobody deletes the endpoint meanwhile
 	lockRow                   // waits for the rows of a SELECT over one table
 	skipLockedRow             // leaves out those that others have locked
 )
@@ -78,15 +83,17 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	var e engine
 	var err error
+	var reads *buildReads
 	if cfg.URL != "" {
 		e, err = openPostgres(ctx, cfg)
+		reads = &buildReads{}
 	} else {
 		e, err = openSQLite(ctx, cfg)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &DB{engine: e, q: e.reader(false)}, nil
+	return &DB{engine: e, q: e.reader(false), reads: reads}, nil
 }
 
 // Engine returns "sqlite" or "postgres".

@@ -119,6 +119,12 @@ func (p *postgresDB) locking(l lock) string {
 	switch l {
 	case skipLocked:
 		return " FOR UPDATE OF p, b SKIP LOCKED"
+	case lockEndpoint:
+		return " FOR NO KEY UPDATE OF e"
+	case claimEndpoint:
+		return " FOR NO KEY UPDATE OF e SKIP LOCKED"
+	case keepEndpoint:
+		return " FOR KEY SHARE OF e"
 	case lockRow:
 		return " FOR UPDATE"
 	case skipLockedRow:

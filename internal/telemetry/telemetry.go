@@ -26,6 +26,8 @@ const (
 	Path               = "path"
 	Took               = "took"
 	Error              = "error"
+	WebhookEndpointID  = "webhook_endpoint_id"
+	WebhookDeliveryID  = "webhook_delivery_id"
 )
 
 // NewLogger returns a logger that writes text, or JSON, to w.
