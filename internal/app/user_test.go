@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
 
@@ -62,4 +63,26 @@ func TestUserClient(t *testing.T) {
 	require.NoError(t, user.DeleteProject(ctx, made.Project.ID))
 	_, err = user.Project(ctx, made.Project.ID)
 	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+}
+
+// Pages of allowed origins may call /api, others and other routes may not.
+func TestAllowedOrigins(t *testing.T) {
+	t.Parallel()
+	cfg := config.Config{}
+	cfg.UserToken, cfg.AllowOrigin = userToken, []string{"https://app.example.com"}
+	a := testkit.StartAppWith(t, cfg)
+	preflight := func(path, origin string) string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, a.Config.BaseURL+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("Origin", origin)
+		req.Header.Set("Access-Control-Request-Method", http.MethodPost)
+		req.Header.Set("Access-Control-Request-Headers", "authorization,content-type,idempotency-key")
+		response, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		response.Body.Close()
+		return response.Header.Get("Access-Control-Allow-Origin")
+	}
+	require.Equal(t, "https://app.example.com", preflight("/api/projects", "https://app.example.com"))
+	require.Empty(t, preflight("/api/projects", "https://other.example.com"))
+	require.Empty(t, preflight("/v1/projects", "https://app.example.com"))
 }
