@@ -47,17 +47,45 @@ func Mechanisms() []Mechanism {
 	}
 }
 
-// Points lists every named point: before and after each commit, and where a
-// request, an answer or a claim crosses from one process to another.
-func Points() []string {
-	points := []string{
-		"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished",
-	}
-	for _, tx := range []string{
-		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate", "project.delete",
-		"reap.find", "reap", "prune", "feed",
-	} {
+// Role is a kind of process that passes points: one that is both passes those of
+// both.
+type Role string
+
+// The roles.
+const (
+	Worker  Role = "worker"
+	Gateway Role = "gateway"
+)
+
+// Points lists the named points that work of its usual kind leads a role
+// through: before and after each commit, and where a request, an answer or a
+// claim crosses from one process to another. Not listed are those of what only
+// happens to broken or restored databases: feed.poison, feed.orphan,
+// compare.correct, compare.lost, intent.adopt, intent.retry, and those of
+// operators: deny, allow.
+func Points(of Role) (points []string) {
+	names, commits := pointsOf(of)
+	points = append(points, names...)
+	for _, tx := range commits {
 		points = append(points, tx+".before_commit", tx+".after_commit")
 	}
 	return points
+}
+
+func pointsOf(of Role) (points, commits []string) {
+	switch of {
+	case Worker:
+		return []string{"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished"}, []string{
+			"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate", "project.delete",
+			"reap.find", "reap", "prune", "feed",
+		}
+	case Gateway:
+		return []string{"gateway.before_worker", "gateway.after_worker"}, []string{
+			"intent", "intent.claim", "intent.confirm", "intent.postpone", "intent.renew", "intent.reject", "intent.discard",
+			"intent.request_cancel", "intent.cancel", "intent.recover", "intent.hasten_all",
+			"feed.apply", "feed.parked", "compare", "biller.claim", "biller.told",
+			"app.rename", "app.delete", "app.deleted", "app.cancel", "app.activate",
+		}
+	}
+	return nil, nil
 }

@@ -23,8 +23,17 @@ const (
 // RunFollower applies the worker's events until ctx ends, page by page, each
 // with its cursor in one transaction: what was applied is never applied again.
 func (s *Service) RunFollower(ctx context.Context) error {
+	away := false
 	for ctx.Err() == nil {
-		if err := s.FollowOnce(ctx, feedWait); err != nil {
+		wait := feedWait
+		if away {
+			wait = 0 // its answer is the sign that it is back
+		}
+		err := s.FollowOnce(ctx, wait)
+		if err == nil && away {
+			s.workerIsBack(ctx)
+		}
+		if away = err != nil; away {
 			s.failed(ctx, "following the worker failed", err)
 			select {
 			case <-ctx.Done():
@@ -229,12 +238,14 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	if err != nil {
 		return err
 	}
+	if p.CreateKey == "" || p.CreatePrincipal != "" && p.CreatePrincipal != s.Service {
+		// Another's: another process does not show its key, this one its principal.
+		return s.forgetParked(ctx, projectID)
+	}
 	in, err := s.Store.FindIntentByWorkerKey(ctx, p.CreateKey)
 	switch {
 	case err != nil:
 		return err
-	case p.CreateKey == "": // another's: it is shown to who has made it
-		return s.forgetParked(ctx, projectID)
 	case in == nil:
 		return s.adopt(ctx, p)
 	case in.State == previewd.IntentRejected || in.State == previewd.IntentCanceled:

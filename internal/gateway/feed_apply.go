@@ -100,20 +100,37 @@ func (a *applier) event(ctx context.Context, e previewd.Event) error {
 // park keeps an event of a project that a gateway has asked for. Others' are none
 // of its business.
 func (a *applier) park(ctx context.Context, e previewd.Event) error {
-	key, _ := e.Data["idempotencyKey"].(string)
-	ours := strings.HasPrefix(key, projectKey)
+	first := e
 	if e.Type != previewd.EventProjectCreated {
 		parked, err := a.tx.ListParked(ctx, e.ProjectID)
 		if err != nil {
 			return err
 		}
-		ours = len(parked) > 0
+		if len(parked) > 0 {
+			first = parked[0].Event
+		}
 	}
-	if !ours || fault.Off(fault.Parking) {
+	key, _ := first.Data["idempotencyKey"].(string)
+	if !strings.HasPrefix(key, projectKey) || fault.Off(fault.Parking) {
 		a.counts.Foreign.Add(1)
 		return nil
 	}
-	return a.tx.ParkEvent(ctx, e)
+	// Whoever ends the intent has done so, or will find what is parked here.
+	in, err := a.tx.LockIntentByWorkerKey(ctx, key)
+	if err != nil {
+		return err
+	}
+	since := a.tx.Now()
+	if in == nil || in.State.Final() {
+		// An intent is stored before the worker is asked. When there is none, or it
+		// has ended, there is nothing to wait for.
+		if first.Seq != e.Seq && in != nil && in.State != previewd.IntentConfirmed {
+			return nil // what it has left behind is being deleted
+		}
+		since = since.Add(-a.Parked)
+		a.topics[followTopic] = true
+	}
+	return a.tx.ParkEvent(ctx, e, since)
 }
 
 // release applies a project's parked events, if the project is stored.

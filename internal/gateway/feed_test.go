@@ -239,5 +239,5 @@ func TestProjectsWithoutIntentAreAdopted(t *testing.T) {
 		require.Equal(t, previewd.ProjectDeployed, project.Status)
 		require.Equal(t, int64(1), f.Counts().Adopted.Load())
 		require.Equal(t, previewd.BillingSettled, f.sessions(ann)[0].State)
-	}, func(c *gateway.Config) { c.Parked = time.Nanosecond })
+	})
 }
