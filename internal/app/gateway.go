@@ -92,7 +92,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
 		b.run(b.pruneProblems)
 	}
-	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller)
+	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller, b.Gateway.RunSweeper)
 	return nil
 }
 
