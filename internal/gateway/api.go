@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -60,12 +61,12 @@ func (a *API) routes(api huma.API) {
 		user                  = httpx.User
 		operator              = httpx.Operator
 	)
-	httpx.Route(api, user, created("/api/projects", "create-project", "Create a project and its first build"), a.createProject)
+	httpx.Route(api, user, a.created("/api/projects", "create-project", "Create a project and its first build"), a.createProject)
 	httpx.Route(api, user, op(get, "/api/projects", "list-projects", "List your projects, newest first"), a.listProjects)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}", "get-project", "Read a project"), a.getProject)
 	httpx.Route(api, user, op(patch, "/api/projects/{projectId}", "update-project", "Rename a project"), a.updateProject)
-	httpx.Route(api, user, op(del, "/api/projects/{projectId}", "delete-project", "Delete a project, its builds and its preview"), a.deleteProject)
-	httpx.Route(api, user, created("/api/projects/{projectId}/builds", "create-build", "Create the next build of a project"), a.createBuild)
+	httpx.Route(api, user, accepted(op(del, "/api/projects/{projectId}", "delete-project", "Delete a project, its builds and its preview")), a.deleteProject)
+	httpx.Route(api, user, a.created("/api/projects/{projectId}/builds", "create-build", "Create the next build of a project"), a.createBuild)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/builds", "list-builds", "List a project's builds, newest first"), a.listBuilds)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), a.listVersions)
 	httpx.Route(api, user, op(post, "/api/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), a.activateVersion)
@@ -103,9 +104,19 @@ const (
 	createBodyTime = 2 * time.Minute
 )
 
-func created(path, id, summary string) huma.Operation {
+func (a *API) created(path, id, summary string) huma.Operation {
 	o := op(http.MethodPost, path, id, summary)
 	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
+	schema := a.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[previewd.AppCreation](), true, "")
+	o.Responses = map[string]*huma.Response{"202": {
+		Description: "Stored, and not made yet: `intent` says where to follow it.", Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},
+	}}
+	return o
+}
+
+// accepted is an operation that is done later when the worker cannot be reached.
+func accepted(o huma.Operation) huma.Operation {
+	o.Responses = map[string]*huma.Response{"202": {Description: "Stored, and done as soon as the worker can be reached."}}
 	return o
 }
 

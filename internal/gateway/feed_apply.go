@@ -372,11 +372,7 @@ func (s *Service) closeBilling(ctx context.Context, tx *store.DB, b *store.AppBu
 	if err != nil || session == nil {
 		return err
 	}
-	end := previewd.BuildEnd{Status: b.Status, Started: b.StartedAt != nil}
-	if b.Failure != nil {
-		end.Class = b.Failure.Class
-	}
-	billed, reason := end.Billed()
+	billed, reason := endOf(b).Billed()
 	session.State, session.Reason = previewd.BillingVoided, reason
 	if billed {
 		session.State = previewd.BillingSettled
@@ -386,6 +382,15 @@ func (s *Service) closeBilling(ctx context.Context, tx *store.DB, b *store.AppBu
 		}
 	}
 	return tx.CloseBilling(ctx, *session)
+}
+
+// endOf is how a build ended.
+func endOf(b *store.AppBuild) previewd.BuildEnd {
+	end := previewd.BuildEnd{Status: b.Status, Started: b.StartedAt != nil}
+	if b.Failure != nil {
+		end.Class = b.Failure.Class
+	}
+	return end
 }
 
 // meter is what a build has used.
