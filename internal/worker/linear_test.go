@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -164,7 +165,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			unknown, ops := 0, 0
 			for i := range *histories {
 				// Each closes its database at its end: a server has not so many connections.
-				ok := t.Run(fmt.Sprint(i), func(t *testing.T) {
+				ok := t.Run(strconv.Itoa(i), func(t *testing.T) {
 					h := record(t, e.Config(t), *historySeed+uint64(i))
 					ops += len(h.ops)
 					for _, op := range h.ops {
