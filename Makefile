@@ -47,14 +47,14 @@ $(LINT): tools/go.mod tools/go.sum
 	cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: generate
-generate: ## Write generated files: api/openapi.yaml
-	$(GO) test ./internal/workerapi -run TestOpenAPIIsGolden -update
+generate: ## Write generated files: api/openapi.yaml and api/gateway.yaml
+	$(GO) test ./internal/workerapi ./internal/gateway -run TestOpenAPIIsGolden -update
 
 .PHONY: verify
 verify: ## Fail when generated files or go.mod are not up to date
 	$(GO) mod tidy -diff
 	$(GO) mod verify
-	$(GO) test ./internal/workerapi -run TestOpenAPIIsGolden
+	$(GO) test ./internal/workerapi ./internal/gateway -run TestOpenAPIIsGolden
 
 # Each line is a scenario in full; go test's default counts are a few of each.
 TORTURE := $(GO) test -count 1 -timeout 60m -v

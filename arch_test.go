@@ -63,6 +63,7 @@ var mayUse = map[string][]string{
 	"github.com/lestrrat-go/jwx/v3":       {"internal/identity"},
 	"github.com/pressly/goose/v3":         {"internal/store"},
 	"github.com/prometheus/client_golang": {"internal/app"},
+	"github.com/rs/cors":                  {"internal/app"},
 	"github.com/stretchr/testify":         {"internal/testkit"},
 	"github.com/tailscale/hujson":         {"internal/runner"},
 	"github.com/tmaxmax/go-sse":           {"client"},

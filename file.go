@@ -9,6 +9,14 @@ import (
 	"unicode/utf8"
 )
 
+// What a request may carry.
+const (
+	MaxFiles         = 10_000
+	MaxTreeBytes     = 50 << 20 // of all files together
+	MaxPromptBytes   = 32 << 10
+	MaxMetadataBytes = 16 << 10 // as JSON
+)
+
 // Files is a tree of files: content by path, "/" between segments. On the wire
 // a value is one of
 //   - a string: UTF-8 text;

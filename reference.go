@@ -1,6 +1,9 @@
 package previewd
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Role is a part of the product that answers requests.
 type Role string
@@ -41,4 +44,11 @@ type ReferenceInfo struct {
 	Intent         *Intent    `json:"intent,omitempty"`
 	UserID         string     `json:"userId,omitempty" doc:"Whom it belongs to."`
 	ProjectDeleted bool       `json:"projectDeleted,omitempty"`
+}
+
+// Add takes from another database what this one did not know.
+func (i *ReferenceInfo) Add(other *ReferenceInfo) {
+	i.Problem, i.Build = cmp.Or(i.Problem, other.Problem), cmp.Or(i.Build, other.Build)
+	i.AppBuild, i.Intent = cmp.Or(i.AppBuild, other.AppBuild), cmp.Or(i.Intent, other.Intent)
+	i.UserID, i.ProjectDeleted = cmp.Or(i.UserID, other.UserID), i.ProjectDeleted || other.ProjectDeleted
 }

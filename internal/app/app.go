@@ -110,7 +110,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	b.mux.Handle("GET /metrics", a.metrics.handler(a.listener.Addr(), b.callers))
 	a.health(b.mux)
 	b.mux.Handle("/", httpx.Fallback(b.mux))
-	api := httpx.WithRequest(opts.Log, httpx.WithBodyLimit(httpx.WithExactPath(b.mux)), httpx.RecordTo(a.problems))
+	api := httpx.WithRequest(opts.Log, withCORS(a.Config.AllowOrigin, httpx.WithBodyLimit(httpx.WithExactPath(b.mux))), httpx.RecordTo(a.problems))
 	a.handler = api
 	if b.previews != nil {
 		a.handler = byHost(b.previews, api)

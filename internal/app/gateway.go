@@ -70,7 +70,7 @@ func (b *builder) gateway(ctx context.Context) error {
 		return err
 	}
 	b.Gateway = gateway.New(gateway.Config{
-		Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
+		Service: gatewayName, Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
 		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Claim: cfg.IntentClaim, Deadline: cfg.IntentDeadline, Sink: sink,
 	})
 	denials := gateway.NewDenials(b.Users)
@@ -94,7 +94,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
 		b.run(b.pruneProblems)
 	}
-	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller)
+	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller, b.Gateway.RunSweeper)
 	return nil
 }
 
@@ -117,10 +117,13 @@ func (b *builder) biller() (previewd.BillingSink, error) {
 	return webhook.NewBiller(b.Config.BillingURL, b.Config.BillingSecret)
 }
 
+// gatewayName is what the worker knows the gateway of its own process by.
+const gatewayName = "gateway"
+
 // findWorker returns the worker: this process's, or another's by HTTP.
 func (b *builder) findWorker() (previewd.Worker, error) {
 	if b.Config.WorkerURL == "" {
-		return b.Worker, nil
+		return b.Worker.For(gatewayName), nil
 	}
 	client, err := workerapi.NewClient(workerapi.ClientConfig{URL: b.Config.WorkerURL, Token: b.Config.WorkerToken})
 	if err != nil {

@@ -142,11 +142,21 @@ func (a *App) findIntegrity(ctx context.Context) (*previewd.Integrity, error) {
 	var checks []previewd.Check
 	if a.Worker != nil {
 		found, err := a.Worker.CheckIntegrity(ctx)
-		if err != nil || a.Users == nil || a.Users == a.Store {
+		if err != nil || a.Users == nil {
 			return found, err
 		}
 		checks = found.Checks
 	}
-	more, err := a.Users.CheckIntegrity(ctx)
-	return previewd.NewIntegrity(began, append(checks, more...)), err
+	if a.Users != a.Store || a.Worker == nil {
+		more, err := a.Users.CheckIntegrity(ctx)
+		if err != nil {
+			return nil, err
+		}
+		checks = append(checks, more...)
+	}
+	if a.Worker == nil {
+		return previewd.NewIntegrity(began, checks), nil
+	}
+	agree, err := databases{a.Store, a.Users}.checkAgreement(ctx)
+	return previewd.NewIntegrity(began, append(checks, agree...)), err
 }

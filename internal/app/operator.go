@@ -2,12 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
+	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/event"
-	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/worker"
 )
 
@@ -15,31 +16,47 @@ import (
 // beside one that runs.
 type Operator struct {
 	*worker.Service
-	store *store.DB
+	databases
 }
 
 // NewToken is what a service token is made of.
 type NewToken = worker.NewToken
 
-// OpenOperator opens the database that the configuration names. It makes and
+// OpenOperator opens the databases that the configuration names. It makes and
 // migrates nothing.
 func OpenOperator(ctx context.Context, cfg config.Config) (*Operator, error) {
-	keep := storeConfig(cfg, "previewd operator")
-	keep.KeepSchema = true
-	db, err := store.Open(ctx, keep)
+	dbs, err := openDatabases(ctx, cfg, "previewd operator")
 	if err != nil {
 		return nil, err
 	}
 	service, err := worker.New(worker.Config{
-		Store: db, Artifacts: artifact.OpenFolder(cfg.ArtifactsPath()), Changes: new(event.Hub),
+		Store: dbs.own, Artifacts: artifact.OpenFolder(cfg.ArtifactsPath()), Changes: new(event.Hub),
 		Log: slog.New(slog.DiscardHandler), PreviewURL: cfg.PreviewURL,
 	})
 	if err != nil {
-		_ = db.Close()
-		return nil, err
+		return nil, errors.Join(err, dbs.Close())
 	}
-	return &Operator{Service: service, store: db}, nil
+	return &Operator{Service: service, databases: dbs}, nil
 }
 
-// Close closes the database.
-func (o *Operator) Close() error { return o.store.Close() }
+// FindReference returns what is known of a reference id, in either database. It
+// returns CodeNotFound.
+func (o *Operator) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {
+	var info *previewd.ReferenceInfo
+	for _, db := range o.each() {
+		found, err := db.FindReference(ctx, ref)
+		switch {
+		case previewd.ErrorCode(err) == previewd.CodeNotFound:
+		case err != nil:
+			return nil, err
+		case info == nil:
+			info = found
+		default:
+			info.Add(found)
+		}
+	}
+	if info == nil {
+		return nil, previewd.NotFound("reference", ref)
+	}
+	return info, nil
+}

@@ -105,6 +105,15 @@ func TestKeyIsToldToItsPrincipalOnly(t *testing.T) {
 		require.Contains(t, text, p.ProjectID)
 		require.NotContains(t, text, goodKey)
 	}
+	for principal, key := range map[string]string{"ours": goodKey, "theirs": ""} { // the same within the process
+		near := s.Worker.For(principal)
+		found, err := near.FindProject(t.Context(), p.ProjectID)
+		require.NoError(t, err)
+		require.Equal(t, key, found.CreateKey)
+		page, err := near.ListProjects(t.Context(), previewd.ProjectFilter{})
+		require.NoError(t, err)
+		require.Equal(t, key, page.Projects[0].CreateKey)
+	}
 	require.Equal(t, p.ProjectID, s.create(body, append(heir, "Idempotency-Key", goodKey)...).ProjectID, "one principal, one set of keys")
 	again := s.create(body, append(other, "Idempotency-Key", goodKey)...)
 	require.NotEqual(t, p.ProjectID, again.ProjectID)

@@ -21,6 +21,19 @@ func (l *local) config() config.Config {
 	return config.Config{Data: l.Data, DatabaseURL: l.DatabaseURL}
 }
 
+// both is what a command needs beside local that looks at the gateway's tables,
+// which may have a database of their own.
+type both struct {
+	local
+	GatewayDatabaseURL string `help:"PostgreSQL of the gateway, if it is not the worker's." env:"PREVIEWD_GATEWAY_DATABASE_URL" placeholder:"URL"`
+}
+
+func (b *both) config() config.Config {
+	cfg := b.local.config()
+	cfg.GatewayDatabaseURL = b.GatewayDatabaseURL
+	return cfg
+}
+
 // brokenError says that a promise does not hold. What and where has been printed.
 type brokenError string
 
@@ -36,11 +49,14 @@ type doctorAuditCmd struct {
 }
 
 type doctorCheckCmd struct {
-	local
+	both
 	Artifacts string `help:"Folder for artifacts. Default: in the data folder." env:"PREVIEWD_ARTIFACTS" placeholder:"DIR" type:"path"`
 	All       bool   `help:"Read every file of every version. Default: a sample."`
 	Fix       bool   `help:"Repair what has one right repair. Each is printed before and written to the audit log."`
 	DryRun    bool   `help:"With --fix: print the repairs and do none."`
+
+	PriceBuildSecond int64 `help:"With --fix: the server's price of a second of building, for billing sessions that were left open." env:"PREVIEWD_PRICE_BUILD_SECOND" placeholder:"MICROS"`
+	PriceStoredGiB   int64 `name:"price-stored-gib" help:"With --fix: the server's price of a GiB of a version's files." env:"PREVIEWD_PRICE_STORED_GIB" placeholder:"MICROS"`
 }
 
 // doctorReport is the JSON form.
@@ -58,6 +74,7 @@ func (c *doctorCheckCmd) Run(e *env) (err error) {
 	}
 	cfg := c.config()
 	cfg.Artifacts = c.Artifacts
+	cfg.PriceBuildSecond, cfg.PriceStoredGiB = c.PriceBuildSecond, c.PriceStoredGiB
 	doctor, err := app.OpenDoctor(e.ctx, cfg)
 	if err != nil {
 		return err
@@ -146,19 +163,21 @@ func examplesText(check previewd.Check) string {
 // adviceFor says what to do about a broken promise.
 func adviceFor(check previewd.Check) string {
 	switch {
-	case check.Name == "audit_chain_broken":
+	case check.Name == "audit_chain_broken", check.Name == "app_audit_chain_broken":
 		return "Somebody has changed the audit log beside the program. Keep a copy of the database, compare it with a backup: previewd doctor audit verify"
 	case check.Fixable:
 		return "previewd doctor --fix repairs what has one right repair; what is left after that has none: restore a backup."
 	case strings.HasPrefix(check.Name, "artifact_"):
 		return "Bring the files back from a backup of the artifacts, or build the project again."
+	case check.Name == "app_differs_from_worker":
+		return "Start the gateway: it compares builds that are not over with the worker's. What stays is a lost event: report it."
 	case check.Name == "build_source_missing":
 		return "Cancel the build and create the next one with its files."
 	}
 	return "There is no one right repair. Keep a copy of the database, then restore a backup, and report it: this must never happen."
 }
 
-type doctorVerifyCmd struct{ local }
+type doctorVerifyCmd struct{ both }
 
 // Run implements the command.
 func (c *doctorVerifyCmd) Run(e *env) (err error) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -11,13 +12,13 @@ import (
 )
 
 type supportCmd struct {
-	local
+	both
 	Reference string `arg:"" help:"What an answer named as referenceId." placeholder:"REF"`
 }
 
 // Run implements the command.
 func (c *supportCmd) Run(e *env) error {
-	return c.operate(e, func(operator *app.Operator) error {
+	return operate(e, c.config(), func(operator *app.Operator) error {
 		info, err := operator.FindReference(e.ctx, c.Reference)
 		if err != nil {
 			return err
@@ -63,6 +64,19 @@ func printReference(out io.Writer, info *previewd.ReferenceInfo) error {
 		line("started", moment(b.StartedAt))
 		line("finished", moment(b.FinishedAt))
 		line("canceled", string(b.CancelReason))
+	}
+	if b := info.AppBuild; b != nil && info.Build == nil {
+		line("build", fmt.Sprintf("#%d %s, %s as its owner sees it", b.Seq, b.ID, b.Status))
+		line("of project", b.ProjectID)
+		line("of user", info.UserID)
+		line("finished", moment(b.FinishedAt))
+	}
+	if in := info.Intent; in != nil {
+		line("intent", fmt.Sprintf("%s of %s, %s", in.ID, in.Operation, in.State))
+		line("of user", info.UserID)
+		line("asked", fmt.Sprintf("%d times, last error %s", in.Attempts, cmp.Or(string(in.LastError), "none")))
+		line("made project", in.ProjectID)
+		line("made build", in.BuildID)
 	}
 	line("in the log", "reference_id="+info.ID+`, or "reference_id":"`+info.ID+`" where it is JSON`)
 	if p := info.Problem; p != nil && p.Status < 500 {

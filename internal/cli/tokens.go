@@ -6,6 +6,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/app"
+	"github.com/previewd/previewd/internal/config"
 )
 
 type tokensCmd struct {
@@ -16,7 +17,11 @@ type tokensCmd struct {
 
 // operate opens the database for what do does.
 func (l *local) operate(e *env, do func(*app.Operator) error) (err error) {
-	operator, err := app.OpenOperator(e.ctx, l.config())
+	return operate(e, l.config(), do)
+}
+
+func operate(e *env, cfg config.Config, do func(*app.Operator) error) (err error) {
+	operator, err := app.OpenOperator(e.ctx, cfg)
 	if err != nil {
 		return err
 	}

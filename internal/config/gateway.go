@@ -39,6 +39,8 @@ type Gateway struct {
 	JWTSecret    string `help:"Secret that the issuer signs with by HS256. Whoever knows it can be any user: use --jwks-url where you can." env:"PREVIEWD_JWT_SECRET" placeholder:"SECRET"`
 	OperatorRole string `help:"CLAIM=VALUE that makes a user an operator; it must be a claim that users cannot write." default:"app_metadata.role=operator" env:"PREVIEWD_OPERATOR_ROLE" placeholder:"CLAIM=VALUE"`
 
+	AllowOrigin []string `help:"Origins whose pages may call /api from a browser, such as https://app.example.com. Default: pages of this origin only." env:"PREVIEWD_ALLOW_ORIGIN" placeholder:"ORIGIN,…"`
+
 	PriceBuildSecond int64 `help:"Price of a second of building, in millionths of your currency." env:"PREVIEWD_PRICE_BUILD_SECOND" placeholder:"MICROS"`
 	PriceStoredGiB   int64 `name:"price-stored-gib" help:"Price of a GiB of a version's files, in millionths of your currency." env:"PREVIEWD_PRICE_STORED_GIB" placeholder:"MICROS"`
 	BuildsPerDay     int   `help:"Builds that one user may make in a day (UTC); 0 is no bound." env:"PREVIEWD_BUILDS_PER_DAY" placeholder:"N"`
@@ -119,6 +121,11 @@ func (c *Config) checkGateway() error {
 	}
 	if _, value, ok := strings.Cut(c.OperatorRole, "="); c.OperatorRole != "" && (!ok || value == "") {
 		fail("--operator-role %q is not CLAIM=VALUE", c.OperatorRole)
+	}
+	for _, origin := range c.AllowOrigin {
+		if u, err := url.Parse(origin); err != nil || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+			fail("--allow-origin %q is not an origin such as https://app.example.com", origin)
+		}
 	}
 	for _, network := range c.WebhookAllow {
 		if _, err := netip.ParsePrefix(network); err != nil {

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ func Register(mux *http.ServeMux, cfg APIConfig) *API {
 		Title: "previewd gateway", Version: cfg.Version, Description: description + statusTable(), Path: "/api/openapi", Security: httpx.UserSecurity(),
 	})
 	a.api.OpenAPI().Extensions = map[string]any{"x-worker-status": statusMap()}
-	a.api.UseMiddleware(httpx.RequireUser(a.api, cfg.Verify))
+	a.api.UseMiddleware(httpx.RequireUser(a.api, httpx.UserAuth{Token: cfg.Verify, Ticket: cfg.Service.TakeTicket}))
 	a.routes(a.api)
 	mux.Handle("GET /api/docs", httpx.Docs(a.api.OpenAPI()))
 	if cfg.Alone {
@@ -60,17 +61,18 @@ func (a *API) routes(api huma.API) {
 		user                  = httpx.User
 		operator              = httpx.Operator
 	)
-	httpx.Route(api, user, created("/api/projects", "create-project", "Create a project and its first build"), a.createProject)
+	httpx.Route(api, user, a.created("/api/projects", "create-project", "Create a project and its first build"), a.createProject)
 	httpx.Route(api, user, op(get, "/api/projects", "list-projects", "List your projects, newest first"), a.listProjects)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}", "get-project", "Read a project"), a.getProject)
 	httpx.Route(api, user, op(patch, "/api/projects/{projectId}", "update-project", "Rename a project"), a.updateProject)
-	httpx.Route(api, user, op(del, "/api/projects/{projectId}", "delete-project", "Delete a project, its builds and its preview"), a.deleteProject)
-	httpx.Route(api, user, created("/api/projects/{projectId}/builds", "create-build", "Create the next build of a project"), a.createBuild)
+	httpx.Route(api, user, accepted(op(del, "/api/projects/{projectId}", "delete-project", "Delete a project, its builds and its preview")), a.deleteProject)
+	httpx.Route(api, user, a.created("/api/projects/{projectId}/builds", "create-build", "Create the next build of a project"), a.createBuild)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/builds", "list-builds", "List a project's builds, newest first"), a.listBuilds)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), a.listVersions)
 	httpx.Route(api, user, op(post, "/api/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), a.activateVersion)
 	httpx.Route(api, user, a.streamOp("/api/projects/{projectId}/events", "stream-project-events", "Follow a project", "the project as it is"), a.streamProject)
 	httpx.Route(api, user, a.streamOp("/api/events", "stream-events", "Follow all your projects", "your newest projects"), a.streamUser)
+	httpx.Route(api, user, op(post, "/api/stream-tickets", "create-stream-ticket", "Get a ticket for a stream of a browser that can send no header"), a.createTicket)
 	httpx.Route(api, user, op(get, "/api/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), a.getBuild)
 	httpx.Route(api, user, op(post, "/api/builds/{buildId}/cancel", "cancel-build", "End a build"), a.cancelBuild)
 	httpx.Route(api, user, httpx.LogText(op(get, "/api/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), a.readLog)
@@ -102,9 +104,19 @@ const (
 	createBodyTime = 2 * time.Minute
 )
 
-func created(path, id, summary string) huma.Operation {
+func (a *API) created(path, id, summary string) huma.Operation {
 	o := op(http.MethodPost, path, id, summary)
 	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
+	schema := a.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[previewd.AppCreation](), true, "")
+	o.Responses = map[string]*huma.Response{"202": {
+		Description: "Stored, and not made yet: `intent` says where to follow it.", Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},
+	}}
+	return o
+}
+
+// accepted is an operation that is done later when the worker cannot be reached.
+func accepted(o huma.Operation) huma.Operation {
+	o.Responses = map[string]*huma.Response{"202": {Description: "Stored, and done as soon as the worker can be reached."}}
 	return o
 }
 

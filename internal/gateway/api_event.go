@@ -16,6 +16,7 @@ import (
 type CursorInput struct {
 	After       string `query:"after" doc:"Resume after the event of this id; 0 is the beginning."`
 	LastEventID string `header:"Last-Event-ID" doc:"As after; it goes before it."`
+	Ticket      string `query:"ticket" doc:"From /api/stream-tickets, where no Authorization can be sent."`
 }
 
 func (c CursorInput) cursor() string {
@@ -31,7 +32,7 @@ type projectEventsInput struct {
 }
 
 func (a *API) streamOp(path, id, summary, begins string) huma.Operation {
-	o := op(http.MethodGet, path, id, summary)
+	o := httpx.TakesTicket(op(http.MethodGet, path, id, summary))
 	o.Description = "Server-sent events. Each event's data is an Event, with `status` in the words of this API, and its id resumes after it." +
 		" Without a cursor the stream begins with `snapshot`, " + begins + "; `after=0` begins with the first event. `reset` says that the" +
 		" cursor was of another log; a snapshot follows. `reauth` closes the stream of a token that has expired, `end` one to which nothing" +

@@ -18,9 +18,9 @@ type createProjectInput struct {
 }
 
 type createProjectBody struct {
-	Name          string              `json:"name,omitempty" doc:"Unique among your projects, whatever the case of its letters. Default: made of the prompt's first words."`
-	Prompt        string              `json:"prompt,omitempty" doc:"What the user asked for. Stored, shown, and given to the template as data; at most 32 KiB."`
-	Template      string              `json:"template,omitempty" doc:"Name of a built-in template; files are laid over it."`
+	Name          string              `json:"name,omitempty" doc:"Unique among your projects, whatever the case of its letters. Default: made of the prompt's first words." example:"Tide clock"`
+	Prompt        string              `json:"prompt,omitempty" doc:"What the user asked for. Stored, shown, and given to the template as data; at most 32 KiB." example:"A clock that shows the tide"`
+	Template      string              `json:"template,omitempty" doc:"Name of a built-in template; files are laid over it." example:"landing"`
 	TemplateFiles httpx.TemplateFiles `json:"templateFiles,omitempty"`
 	Metadata      map[string]any      `json:"metadata,omitempty" doc:"At most 16 KiB. build.env gives VITE_* values to the build; the rest is kept for you."`
 }
@@ -88,7 +88,7 @@ func (a *API) getProject(ctx context.Context, in *projectInput) (*output[*previe
 type updateProjectInput struct {
 	ProjectID string `path:"projectId"`
 	Body      struct {
-		Name string `json:"name" doc:"The new name."`
+		Name string `json:"name" doc:"The new name." example:"Tide clock"`
 	}
 }
 

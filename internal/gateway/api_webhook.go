@@ -50,7 +50,7 @@ type webhookAPI struct {
 
 type createWebhookInput struct {
 	Body struct {
-		URL         string   `json:"url" doc:"https://, reachable from outside."`
+		URL         string   `json:"url" doc:"https://, reachable from outside." example:"https://example.com/hooks/previewd"`
 		Types       []string `json:"types,omitempty" doc:"Types of events, or groups as build.*; none is all."`
 		Description string   `json:"description,omitempty"`
 	}

@@ -227,3 +227,26 @@ func TestRefusalsAreKeptWhenTheyDependOnWhatIsStored(t *testing.T) {
 		require.NoError(t, err, "a new attempt needs a new key")
 	})
 }
+
+// A request that the worker refuses after its user was told to wait is refused
+// for good: nobody looks for an intent that has vanished.
+func TestLateRefusalIsTold(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) { w.before = away })
+		bad := page(func(c *gateway.CreateProject) { c.TemplateFiles = previewd.Files{"../up": nil} })
+		made, err := f.CreateProject(t.Context(), as(ann, key), bad)
+		require.NoError(t, err)
+		require.Equal(t, previewd.IntentPending, made.Intent.State)
+		f.faults.set(func(w *faultyWorker) { w.before = nil })
+		f.Reconcile(t.Context())
+		in, err := f.WaitIntent(t.Context(), ann, made.Intent.ID, 0)
+		require.NoError(t, err)
+		require.Equal(t, previewd.IntentRejected, in.State)
+		require.Equal(t, previewd.CodeInvalidPath, in.LastError)
+		_, err = f.CreateProject(t.Context(), as(ann, key), bad)
+		require.Equal(t, previewd.CodeInvalidPath, previewd.ErrorCode(err))
+		e := new(previewd.Error)
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, made.Intent.ReferenceID, e.ReferenceID)
+	})
+}

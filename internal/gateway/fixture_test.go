@@ -77,7 +77,7 @@ func setup(t testing.TB, e testkit.Engine, far bool, change ...func(*gateway.Con
 		PreviewURL: func(label string) string { return "http://" + label + ".preview.test/" },
 	})
 	require.NoError(t, err)
-	f.faults = &faultyWorker{Worker: f.worker}
+	f.faults = &faultyWorker{Worker: f.worker.For("gateway")}
 	if far {
 		f.faults.Worker = behindHTTP(t, f.worker)
 	}

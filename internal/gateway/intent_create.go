@@ -116,8 +116,17 @@ func (s *Service) create(ctx context.Context, req Request, operation, projectID 
 	}
 }
 
-// check refuses what could not be kept, and settles where the template is named.
+// check refuses what the worker would refuse for its size, so that it is not
+// kept, and settles where the template is named.
 func (a *ask) check() error {
+	switch {
+	case len(a.Prompt) > previewd.MaxPromptBytes:
+		return tooLarge("prompt", previewd.MaxPromptBytes)
+	case len(a.Files) > previewd.MaxFiles:
+		return tooLarge("templateFiles", previewd.MaxFiles)
+	case a.Files.Size() > previewd.MaxTreeBytes:
+		return tooLarge("templateFiles", previewd.MaxTreeBytes)
+	}
 	named, isText := a.Metadata["template"].(string)
 	switch {
 	case a.Template == "":
@@ -134,6 +143,10 @@ func (a *ask) check() error {
 		a.Metadata["template"] = a.Template
 	}
 	return nil
+}
+
+func tooLarge(field string, limit int64) error {
+	return &previewd.Error{Code: previewd.CodeTooLarge, Message: fmt.Sprintf("%s is larger than %d.", field, limit), Details: field}
 }
 
 // fingerprint covers everything that makes the request what it is.
@@ -240,7 +253,7 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	if err := tx.LockUser(ctx, in.UserID); err != nil {
 		return err
 	}
-	if err := c.checkQuotas(ctx, tx, in.UserID); err != nil {
+	if err := c.checkQuotas(ctx, tx); err != nil {
 		return err
 	}
 	if in.Operation == previewd.IntentCreateBuild {
@@ -263,12 +276,16 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 
 // checkQuotas returns a refusal that says when the quota frees. The intent that
 // asks is among the pending ones.
-func (c *creation) checkQuotas(ctx context.Context, tx *store.DB, userID string) error {
+func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
 	q := c.Quotas
 	if q == (previewd.Quotas{}) || fault.Off(fault.Quotas) {
 		return nil
 	}
-	used, err := tx.CountUsage(ctx, userID)
+	replaced := ""
+	if c.ask.Policy == "" || c.ask.Policy == previewd.PolicySupersede {
+		replaced = c.intent.ProjectID // whose builds end for the new one
+	}
+	used, err := tx.CountUsage(ctx, c.intent.UserID, replaced)
 	if err != nil {
 		return err
 	}
@@ -281,13 +298,13 @@ func (c *creation) checkQuotas(ctx context.Context, tx *store.DB, userID string)
 		return e
 	}
 	switch {
-	case q.Concurrent > 0 && used.Active > q.Concurrent:
+	case q.Concurrent > 0 && used.Active+used.Pending > q.Concurrent:
 		return refuse(previewd.CodeQuotaExceeded,
 			fmt.Sprintf("You may have %d builds that are not over: wait for one to end, or cancel one, and send a new request.", q.Concurrent), time.Time{})
-	case q.BuildsPerDay > 0 && used.BuildsToday > q.BuildsPerDay:
+	case q.BuildsPerDay > 0 && used.BuildsToday+used.Pending > q.BuildsPerDay:
 		return refuse(previewd.CodeQuotaExceeded,
 			fmt.Sprintf("You have made the %d builds of this day; the next day begins at midnight UTC.", q.BuildsPerDay), used.NextMidnight)
-	case q.SpendCap > 0 && used.SpentMicros+c.reserved() > q.SpendCap:
+	case q.SpendCap > 0 && used.SpentMicros+int64(used.Pending)*c.reserved() > q.SpendCap:
 		return refuse(previewd.CodeSpendCapReached,
 			"This month's spend cap is reached: raise it, or wait for the next month.", used.NextMonth)
 	}
@@ -309,6 +326,17 @@ var statusOfRefusal = map[previewd.Code]int{
 
 func isDefinitive(code previewd.Code) bool { return statusOfRefusal[code] != 0 }
 
+// refusalStatus is how a stored refusal is answered.
+func refusalStatus(code previewd.Code) int {
+	switch status := statusOfRefusal[code]; {
+	case status != 0:
+		return status
+	case code == previewd.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadRequest
+}
+
 // isStateless reports whether the same request would be refused in the same way
 // whatever is stored: such a refusal needs no memory.
 func isStateless(code previewd.Code) bool {
@@ -317,7 +345,7 @@ func isStateless(code previewd.Code) bool {
 
 // refuse ends an intent with a refusal, which is its answer from now on.
 func (s *Service) refuse(ctx context.Context, tx *store.DB, in *store.Intent, refused *previewd.Error) (err error) {
-	in.State, in.Status, in.LastError = previewd.IntentRejected, statusOfRefusal[refused.Code], refused.Code
+	in.State, in.Status, in.LastError = previewd.IntentRejected, refusalStatus(refused.Code), refused.Code
 	if in.Body, err = json.Marshal(refused); err != nil {
 		return err
 	}

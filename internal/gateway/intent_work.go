@@ -41,12 +41,14 @@ func (s *Service) work(ctx context.Context, in *store.Intent, patience time.Dura
 	switch {
 	case err == nil:
 		return s.confirm(ctx, in, m)
-	case errors.As(err, &refused) && (isStateless(refused.Code) || isDefinitive(refused.Code) && fault.Off(fault.RefusalKept)):
+	case errors.As(err, &refused) && isStateless(refused.Code) && in.Attempts == 1,
+		isDefinitive(previewd.ErrorCode(err)) && fault.Off(fault.RefusalKept):
+		// Nobody has been told of the intent.
 		if failed := s.discard(ctx, in, refused); failed != nil {
 			return nil, failed
 		}
 		return nil, refused
-	case errors.As(err, &refused) && isDefinitive(refused.Code):
+	case errors.As(err, &refused) && (isDefinitive(refused.Code) || isStateless(refused.Code)):
 		return s.reject(ctx, in, refused)
 	}
 	return s.postpone(ctx, in, err)

@@ -147,12 +147,8 @@ func (f *fixture) keyOf(projectID string) string {
 	f.t.Helper()
 	p, err := f.faults.FindProject(f.t.Context(), projectID)
 	require.NoError(f.t, err)
-	if p.CreateKey != "" {
-		return p.CreateKey
-	}
-	project, err := f.Store.FindAnyAppProject(f.t.Context(), projectID)
-	require.NoError(f.t, err)
-	return "int_" + project.IntentID
+	require.NotEmpty(f.t, p.CreateKey)
+	return p.CreateKey
 }
 
 // An intent that has been pending for too long is shown to an operator, is not

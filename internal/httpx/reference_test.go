@@ -3,12 +3,12 @@ package httpx_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +59,7 @@ func TestReferencesAreStoredManyAtATime(t *testing.T) {
 		record := func(times int) {
 			for range times {
 				n++
-				r.Record(httpx.Reference{ID: fmt.Sprint(n)})
+				r.Record(httpx.Reference{ID: strconv.Itoa(n)})
 			}
 		}
 		ctx, stop := context.WithCancel(t.Context())

@@ -229,11 +229,12 @@ func (t *buildTail) news(ctx context.Context, from place) (n news, err error) {
 			break
 		}
 	}
-	if deleted {
+	switch {
+	case deleted:
 		n.last = sse.encode("", "end", map[string]any{"status": "deleted"})
-	} else if b.Status.Terminal() {
+	case b.Status.Terminal():
 		n.last = sse.encode("", "end", map[string]any{"status": b.Status})
-	} else if b.Status == previewd.BuildQueued {
+	case b.Status == previewd.BuildQueued:
 		t.tellPosition(&n, b)
 	}
 	return n, nil

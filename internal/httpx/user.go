@@ -35,15 +35,30 @@ func WithUser(ctx context.Context, user previewd.User) context.Context {
 	return context.WithValue(ctx, userKey{}, user)
 }
 
+// TakesTicket marks an operation whose caller may bring a ticket instead of a
+// token: a browser's EventSource sends no header.
+func TakesTicket(o huma.Operation) huma.Operation {
+	o.Metadata = map[string]any{ticketQuery: true}
+	return o
+}
+
+const ticketQuery = "ticket"
+
+// UserAuth says who a caller is.
+type UserAuth struct {
+	Token  VerifyUser
+	Ticket VerifyUser // on routes that take one
+}
+
 // RequireUser lets a request pass that bears a user's token, and on the routes
 // of operators only theirs.
-func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.Context)) {
+func RequireUser(api huma.API, auth UserAuth) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		if len(ctx.Operation().Security) == 0 {
 			next(ctx)
 			return
 		}
-		user, err := verifyHeader(ctx, verify)
+		user, err := auth.find(ctx)
 		if err == nil {
 			Note(ctx.Context(), telemetry.UserID, user.ID)
 			if _, operators := ctx.Operation().Security[0][schemeOperator]; operators && !user.Operator {
@@ -67,10 +82,14 @@ func RequireUser(api huma.API, verify VerifyUser) func(huma.Context, func(huma.C
 	}
 }
 
-func verifyHeader(ctx huma.Context, verify VerifyUser) (*previewd.User, error) {
-	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
+func (auth UserAuth) find(ctx huma.Context) (*previewd.User, error) {
+	header := ctx.Header("Authorization")
+	if ticket := ctx.Query(ticketQuery); header == "" && ticket != "" && ctx.Operation().Metadata[ticketQuery] == true {
+		return auth.Ticket(ctx.Context(), ticket)
+	}
+	scheme, token, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return nil, &previewd.Error{Code: previewd.CodeUnauthorized, Message: "Send the user's token as Authorization: Bearer <token>."}
 	}
-	return verify(ctx.Context(), token)
+	return auth.Token(ctx.Context(), token)
 }

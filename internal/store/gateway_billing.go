@@ -113,31 +113,31 @@ func (db *DB) fillEntries(ctx context.Context, list []previewd.BillingSession) e
 // Usage is what a user has used up of the quotas.
 type Usage struct {
 	BuildsToday  int
-	Active       int // builds that are not over, and requests for such
+	Pending      int // requests whose builds are not stored yet
+	Active       int // builds that are not over
 	SpentMicros  int64
 	NextMidnight time.Time // UTC
 	NextMonth    time.Time // UTC
 }
 
-// CountUsage counts what a user has used. The caller has locked the user.
-func (db *DB) CountUsage(ctx context.Context, userID string) (u Usage, err error) {
+// CountUsage counts what a user has used; the active builds of one project, "" for
+// none, are left out. The caller has locked the user.
+func (db *DB) CountUsage(ctx context.Context, userID, but string) (u Usage, err error) {
 	now := db.now.UTC()
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	u.NextMidnight, u.NextMonth = day.AddDate(0, 0, 1), month.AddDate(0, 1, 0)
-	var pending, open int
-	if _, err = db.one(ctx, []any{&pending}, `SELECT COUNT(*) FROM gateway_intents WHERE user_id = $1 AND state = 'pending'`, userID); err != nil {
+	if _, err = db.one(ctx, []any{&u.Pending}, `SELECT COUNT(*) FROM gateway_intents WHERE user_id = $1 AND state = 'pending'`, userID); err != nil {
 		return u, err
 	}
-	if _, err = db.one(ctx, []any{&open}, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE owner_id = $1 AND state = 'open'`, userID); err != nil {
+	if _, err = db.one(ctx, []any{&u.Active}, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE owner_id = $1 AND state = 'open' AND project_id <> $2`,
+		userID, but); err != nil {
 		return u, err
 	}
-	u.Active = pending + open
 	if _, err = db.one(ctx, []any{&u.BuildsToday}, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE owner_id = $1 AND opened_at >= $2`,
 		userID, micros(day)); err != nil {
 		return u, err
 	}
-	u.BuildsToday += pending
 	_, err = db.one(ctx, []any{&u.SpentMicros}, `SELECT CAST(COALESCE(SUM(CASE state WHEN 'open' THEN reserved_micros ELSE amount_micros END), 0) AS BIGINT)
 		FROM gateway_billing_sessions WHERE owner_id = $1 AND opened_at >= $2`, userID, micros(month))
 	return u, err

@@ -283,19 +283,31 @@ func (db *DB) ListIntents(ctx context.Context, state previewd.IntentState, below
 		string(state), below, limit)
 }
 
-// PruneIntents drops stored answers and windows that are older than they are
-// kept. It returns how many rows it touched, at most limit of each kind.
-func (db *DB) PruneIntents(ctx context.Context, keep time.Duration, limit int) (touched int64, err error) {
-	n, err := db.exec(ctx, `
-		UPDATE gateway_intents SET body = NULL, body_pruned_at = $2 WHERE id IN (
+// PruneIntents drops stored answers that are older than keep.Body, intents that
+// came to nothing and are older than keep.Row, and windows that have closed. It
+// returns how many rows it touched, at most limit of each kind.
+func (db *DB) PruneIntents(ctx context.Context, keep KeyRetention, limit int) (touched int64, err error) {
+	now := db.now
+	for _, step := range []struct {
+		query string
+		args  []any
+	}{
+		{`DELETE FROM gateway_create_guard WHERE (user_id, fingerprint) IN (
+			SELECT user_id, fingerprint FROM gateway_create_guard WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, []any{micros(now), limit}},
+		{`UPDATE gateway_intents SET body = NULL, body_pruned_at = $2 WHERE id IN (
 			SELECT id FROM gateway_intents WHERE created_at < $1 AND body IS NOT NULL AND state IN ('confirmed', 'rejected')
-			ORDER BY created_at LIMIT $3)`, micros(db.now.Add(-keep)), micros(db.now), limit)
-	if err != nil {
-		return 0, err
+			ORDER BY created_at LIMIT $3)`, []any{micros(now.Add(-keep.Body)), micros(now), limit}},
+		{`DELETE FROM gateway_intents WHERE id IN (
+			SELECT id FROM gateway_intents WHERE created_at < $1 AND state IN ('rejected', 'canceled') ORDER BY created_at LIMIT $2)`,
+			[]any{micros(now.Add(-keep.Row)), limit}},
+	} {
+		n, err := db.exec(ctx, step.query, step.args...)
+		if err != nil {
+			return touched, err
+		}
+		touched += n
 	}
-	m, err := db.exec(ctx, `DELETE FROM gateway_create_guard WHERE (user_id, fingerprint) IN (
-		SELECT user_id, fingerprint FROM gateway_create_guard WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, micros(db.now), limit)
-	return n + m, err
+	return touched, nil
 }
 
 // ReserveName gives a user's name to an intent; false when another has it.

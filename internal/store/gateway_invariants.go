@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -30,10 +31,10 @@ var gatewayInvariants = []invariant{
 		SELECT id FROM gateway_intents WHERE state = 'pending' AND created_at < $1`},
 	{name: "intent_forgotten", promise: "An intent that is due is taken up within five minutes.", age: StuckIntent, query: `
 		SELECT id FROM gateway_intents WHERE state = 'pending' AND next_attempt_at < $1 AND claim_until < $1`},
-	{name: "intent_request_wrong", promise: "What to ask the worker for is kept for as long as the intent is pending, and no longer.", query: `
+	{name: "intent_request_wrong", promise: "What to ask the worker for is kept for as long as the intent is pending, and no longer.", fixable: true, query: `
 		SELECT i.id FROM gateway_intents i LEFT JOIN gateway_intent_requests r ON r.intent_id = i.id
 		WHERE (i.state IN ('pending', 'attention')) <> (r.intent_id IS NOT NULL)`},
-	{name: "name_wrong", promise: "A user's name belongs to a project that is there or being made, and each such project has one.", query: `
+	{name: "name_wrong", promise: "A user's name belongs to a project that is there or being made, and each such project has one.", fixable: true, query: `
 		SELECT i.id FROM gateway_intents i
 		LEFT JOIN gateway_projects p ON p.intent_id = i.id
 		LEFT JOIN gateway_names n ON n.intent_id = i.id
@@ -71,7 +72,7 @@ var billingInvariants = []invariant{
 	{name: "build_without_billing", promise: "Every build of a user has one billing session.", query: `
 		SELECT b.id FROM gateway_builds b LEFT JOIN gateway_billing_sessions s ON s.build_id = b.id
 		GROUP BY b.id HAVING COUNT(s.id) <> 1`},
-	{name: "billing_open_too_long", promise: "A billing session is closed when its build is over.", age: OldBilling, query: `
+	{name: "billing_open_too_long", promise: "A billing session is closed when its build is over.", fixable: true, age: OldBilling, query: `
 		SELECT s.id FROM gateway_billing_sessions s JOIN gateway_builds b ON b.id = s.build_id
 		WHERE s.state = 'open' AND b.finished_at < $1`},
 	{name: "billing_closed_too_soon", promise: "A billing session is open while its build is not over.", query: `
@@ -87,10 +88,29 @@ var billingInvariants = []invariant{
 	{name: "billing_entry_unbalanced", promise: "The two postings of an entry sum to nothing.", query: `
 		SELECT e.entry_key AS id FROM gateway_billing_entries e LEFT JOIN gateway_billing_postings p ON p.entry_key = e.entry_key
 		GROUP BY e.entry_key HAVING COUNT(p.account) <> 2 OR SUM(p.amount_micros) <> 0`},
-	{name: "billing_balance_wrong", promise: "An account's balance is the sum of its postings.", query: `
-		SELECT a.account AS id FROM gateway_billing_accounts a
-		LEFT JOIN (SELECT account, SUM(amount_micros) AS total FROM gateway_billing_postings GROUP BY account) p ON p.account = a.account
-		WHERE a.balance_micros <> COALESCE(p.total, 0)`},
+	{name: "billing_balance_wrong", promise: "An account's balance is the sum of its postings.", fixable: true, query: `
+		SELECT account AS id FROM (` + balances + `) AS a WHERE has IS NULL OR has <> must`},
+}
+
+// balances is what each account has, and what its postings say that it must have.
+const balances = `SELECT n.account, MAX(a.balance_micros) AS has, CAST(SUM(n.amount_micros) AS BIGINT) AS must
+	FROM (SELECT account, amount_micros FROM gateway_billing_postings UNION ALL SELECT account, 0 FROM gateway_billing_accounts) n
+	LEFT JOIN gateway_billing_accounts a ON a.account = n.account GROUP BY n.account`
+
+// GatewayChecks names the promises about the gateway's tables.
+func GatewayChecks() []string {
+	names := []string{gatewayChainCheck}
+	for _, i := range slices.Concat(gatewayInvariants, billingInvariants) {
+		names = append(names, i.name)
+	}
+	return names
+}
+
+// HasProjects reports whether a worker has ever worked on the database: without,
+// it is that of a gateway by itself.
+func (db *DB) HasProjects(ctx context.Context) (bool, error) {
+	var one int
+	return db.one(ctx, []any{&one}, `SELECT 1 FROM worker_projects LIMIT 1`)
 }
 
 // CheckAgreement compares a gateway's builds with those of the worker, which may
@@ -111,22 +131,40 @@ func (db *DB) CheckAgreement(ctx context.Context, worker *DB) (previewd.Check, e
 		if err != nil || len(page) == 0 {
 			return check, err
 		}
+		below = page[len(page)-1].id
+		theirs, err := worker.findEnds(ctx, below, page[0].id)
+		if err != nil {
+			return check, err
+		}
 		for _, p := range page {
-			below = p.id
-			var state string
-			var finished *int64
-			found, err := worker.one(ctx, []any{&state, &finished}, `SELECT state, finished_at FROM worker_builds WHERE id = $1`, p.id)
-			if err != nil {
-				return check, err
-			}
-			if found && (state == p.shown || finished == nil || now.Sub(timeOf(finished)) < disagreeAfter) {
+			b, found := theirs[p.id]
+			if found && (b.state == p.shown || b.finished == nil || now.Sub(timeOf(b.finished)) < disagreeAfter) {
 				continue
 			}
 			if check.Count++; len(check.Examples) < maxExamples {
-				check.Examples = append(check.Examples, fmt.Sprintf("%s: %s here, %q there", p.id, p.shown, state))
+				check.Examples = append(check.Examples, fmt.Sprintf("%s: %s here, %q there", p.id, p.shown, b.state))
 			}
 		}
 	}
+}
+
+// buildEnd is whether and how a build has ended.
+type buildEnd struct {
+	id, state string
+	finished  *int64
+}
+
+// findEnds returns the builds of a range of ids.
+func (db *DB) findEnds(ctx context.Context, from, to string) (map[string]buildEnd, error) {
+	list, err := all(ctx, db.patient(), func(r rows) (b buildEnd, err error) {
+		err = r.Scan(&b.id, &b.state, &b.finished)
+		return b, err
+	}, `SELECT id, state, finished_at FROM worker_builds WHERE id BETWEEN $1 AND $2`, from, to)
+	found := make(map[string]buildEnd, len(list))
+	for _, b := range list {
+		found[b.id] = b
+	}
+	return found, err
 }
 
 // agreement is a build as the gateway knows the worker's status of it.

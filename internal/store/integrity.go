@@ -76,10 +76,12 @@ func (db *DB) CheckIntegrity(ctx context.Context) ([]previewd.Check, error) {
 	return checks, nil
 }
 
+const gatewayChainCheck = "app_audit_chain_broken"
+
 func (db *DB) checkChain(ctx context.Context, chain Chain) (previewd.Check, error) {
 	check := previewd.Check{Name: "audit_chain_broken", Description: "Each audit entry follows from the one before it, up to the head."}
 	if chain == GatewayChain {
-		check.Name = "app_audit_chain_broken"
+		check.Name = gatewayChainCheck
 	}
 	broken, err := db.FindAuditBreak(ctx, chain)
 	if broken != nil {

@@ -97,17 +97,19 @@ func (db *DB) FindProject(ctx context.Context, id string) (*Project, error) {
 
 // ListProjects returns projects whose id is below the cursor, newest first.
 func (db *DB) ListProjects(ctx context.Context, filter previewd.ProjectFilter, below string, limit int) ([]*Project, error) {
-	query := `SELECT ` + projectColumns + buildColumns + projectFrom + ` AND p.id < $1`
+	conditions := ` AND p.id < $1`
 	args := []any{below, limit}
-	for _, only := range []struct{ condition, value string }{
-		{`p.owner_id =`, filter.UserID}, {`p.created_by_service =`, filter.CreatedBy}, {`p.id >`, filter.After},
-	} {
-		if only.value != "" {
-			args = append(args, only.value)
-			query += ` AND ` + only.condition + ` $` + strconv.Itoa(len(args))
+	only := func(condition, value string) {
+		if value != "" {
+			args = append(args, value)
+			conditions += ` AND ` + condition + ` $` + strconv.Itoa(len(args))
 		}
 	}
-	return all(ctx, db, scanProject, query+` ORDER BY p.id DESC LIMIT $2`, args...)
+	only(`p.owner_id =`, filter.UserID)
+	only(`p.created_by_service =`, filter.CreatedBy)
+	only(`p.id >`, filter.After)
+	query := `SELECT ` + projectColumns + buildColumns + projectFrom + conditions + ` ORDER BY p.id DESC LIMIT $2`
+	return all(ctx, db, scanProject, query, args...)
 }
 
 // FindProjectByKey returns the id of the project that a key has made, or "", and

@@ -51,13 +51,18 @@ func (db *DB) AdvanceVersion(ctx context.Context, projectID, versionID string, b
 	return n == 1, err
 }
 
-// PinVersion points the project at any of its versions. The newest is not
-// pinned: builds to come move the pointer on from it.
-func (db *DB) PinVersion(ctx context.Context, v *previewd.Version) error {
-	return changedOne(db.exec(ctx, `
+// PinVersion points the project at any of its versions, and reports whether that
+// pins it. The newest does not: builds to come move the pointer on from it.
+func (db *DB) PinVersion(ctx context.Context, v *previewd.Version) (pinned bool, err error) {
+	var n int
+	found, err := db.one(ctx, []any{&n}, `
 		UPDATE worker_projects SET current_version_id = $2, current_build_seq = $3,
 			pinned = CASE WHEN last_version_number = $4 THEN 0 ELSE 1 END
-		WHERE id = $1 AND state = 'active'`, v.ProjectID, v.ID, v.BuildSeq, v.Number))
+		WHERE id = $1 AND state = 'active' RETURNING pinned`, v.ProjectID, v.ID, v.BuildSeq, v.Number)
+	if err == nil && !found {
+		err = previewd.NotFound("project", v.ProjectID)
+	}
+	return n == 1, err
 }
 
 const versionSelect = `

@@ -50,7 +50,7 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 			c.data = map[string]any{"version": b.Version, "files": len(manifest.Files), "bytes": manifest.Size()}
 		}
 		if moved {
-			c.then = append(c.then, activatedEvent(b, b.Version))
+			c.then = append(c.then, activatedEvent(b, b.Version, false))
 		}
 		return s.tell(ctx, tx, b, c)
 	})
@@ -118,9 +118,9 @@ func (s *Service) publish(
 	return tx.AdvanceVersion(ctx, b.ProjectID, v.ID, b.Seq)
 }
 
-func activatedEvent(b *store.Build, number int64) previewd.Event {
+func activatedEvent(b *store.Build, number int64, pinned bool) previewd.Event {
 	return previewd.Event{
 		Type: previewd.EventVersionActivated, BuildID: b.ID, Epoch: b.Epoch, RequestID: b.RequestID,
-		Data: map[string]any{"version": number},
+		Data: map[string]any{"version": number, "pinned": pinned},
 	}
 }

@@ -26,7 +26,7 @@ type Limits struct {
 
 // DefaultLimits is what Config.Limits means when it is zero.
 var DefaultLimits = Limits{
-	Files: 10_000, TotalBytes: 50 << 20, PromptBytes: 32 << 10, MetadataBytes: 16 << 10,
+	Files: previewd.MaxFiles, TotalBytes: previewd.MaxTreeBytes, PromptBytes: previewd.MaxPromptBytes, MetadataBytes: previewd.MaxMetadataBytes,
 }
 
 // Limits of a path: what every file system that a tree may meet can hold.

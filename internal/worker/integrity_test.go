@@ -162,6 +162,9 @@ func TestEachBrokenPromiseIsReported(t *testing.T) {
 		for _, name := range []string{"artifact_manifest_unreadable", "artifact_file_missing", "artifact_bytes_altered", "build_source_missing"} {
 			tested[name] = true // in TestBrokenFilesAreReported
 		}
+		for _, name := range store.GatewayChecks() {
+			tested[name] = true // in the gateway's tests
+		}
 		found, err := w.CheckIntegrity(t.Context())
 		require.NoError(t, err)
 		for _, c := range found.Checks {

@@ -141,6 +141,6 @@ func (s *Service) advance(o store.Outdated) Repair {
 		if err != nil {
 			return false, err
 		}
-		return true, tx.AppendEvents(ctx, o.ProjectID, activatedEvent(b, o.Number))
+		return true, tx.AppendEvents(ctx, o.ProjectID, activatedEvent(b, o.Number, false))
 	}}
 }

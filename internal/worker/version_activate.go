@@ -21,7 +21,8 @@ func (s *Service) ActivateVersion(ctx context.Context, req previewd.ActivateVers
 		if v, err = tx.FindVersion(ctx, req.ProjectID, req.Number); err != nil || v.Current {
 			return err
 		}
-		if err := tx.PinVersion(ctx, v); err != nil {
+		pinned, err := tx.PinVersion(ctx, v)
+		if err != nil {
 			return err
 		}
 		v.Current = true
@@ -30,7 +31,7 @@ func (s *Service) ActivateVersion(ctx context.Context, req previewd.ActivateVers
 			return err
 		}
 		b.RequestID = req.Caller.RequestID
-		if err := tx.AppendEvents(ctx, v.ProjectID, activatedEvent(b, v.Number)); err != nil {
+		if err := tx.AppendEvents(ctx, v.ProjectID, activatedEvent(b, v.Number, pinned)); err != nil {
 			return err
 		}
 		return tx.AppendAudit(ctx, store.AuditEntry{

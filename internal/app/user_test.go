@@ -1,0 +1,88 @@
+package app_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/client"
+	"github.com/previewd/previewd/internal/config"
+	"github.com/previewd/previewd/internal/testkit"
+)
+
+const userToken = "user-token-0123456789"
+
+// A user's way through /api with the Go client, on a whole server.
+func TestUserClient(t *testing.T) {
+	t.Parallel()
+	cfg := config.Config{}
+	cfg.UserToken, cfg.PriceBuildSecond = userToken, 1_000_000
+	a := testkit.StartAppWith(t, cfg)
+	user, err := client.NewUser(client.Config{URL: a.Config.BaseURL, Token: userToken})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	made, err := user.CreateProject(ctx, client.NewProject{Prompt: "a tea house", Template: "landing"})
+	require.NoError(t, err)
+	require.NotNil(t, made.Project)
+	var types []previewd.EventType
+	over := context.Canceled
+	err = user.Follow(ctx, made.Project.ID, "0", func(e previewd.Event) error {
+		types = append(types, e.Type)
+		if e.Type == previewd.EventBuildCompleted {
+			require.Equal(t, string(previewd.ProjectDeployed), e.Data["status"])
+			return over
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, over)
+	require.Equal(t, previewd.EventProjectCreated, types[0])
+
+	b, err := user.Build(ctx, made.Build.ID, 10*time.Second)
+	require.NoError(t, err)
+	require.Equal(t, previewd.ProjectDeployed, b.Status)
+	p, err := user.RenameProject(ctx, made.Project.ID, "Tea")
+	require.NoError(t, err)
+	require.Equal(t, "Tea", p.Name)
+	next, err := user.CreateBuild(ctx, made.Project.ID, client.NewBuild{TemplateFiles: previewd.Files{"index.html": []byte("<h1>tea</h1>")}})
+	require.NoError(t, err)
+	require.Equal(t, int64(2), next.Build.Seq)
+	_, err = user.CancelBuild(ctx, next.Build.ID)
+	require.NoError(t, err)
+	bill, err := user.Billing(ctx, previewd.Page{})
+	require.NoError(t, err)
+	require.Len(t, bill.Sessions, 2)
+	list, err := user.Projects(ctx, previewd.Page{})
+	require.NoError(t, err)
+	require.Len(t, list.Projects, 1)
+	require.NoError(t, user.DeleteProject(ctx, made.Project.ID))
+	_, err = user.Project(ctx, made.Project.ID)
+	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+}
+
+// Pages of allowed origins may call /api, others and other routes may not.
+func TestAllowedOrigins(t *testing.T) {
+	t.Parallel()
+	cfg := config.Config{}
+	cfg.UserToken, cfg.AllowOrigin = userToken, []string{"https://app.example.com"}
+	a := testkit.StartAppWith(t, cfg)
+	preflight := func(path, origin string) string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, a.Config.BaseURL+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("Origin", origin)
+		req.Header.Set("Access-Control-Request-Method", http.MethodPost)
+		req.Header.Set("Access-Control-Request-Headers", "authorization,content-type,idempotency-key")
+		response, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		response.Body.Close()
+		return response.Header.Get("Access-Control-Allow-Origin")
+	}
+	require.Equal(t, "https://app.example.com", preflight("/api/projects", "https://app.example.com"))
+	require.Empty(t, preflight("/api/projects", "https://other.example.com"))
+	require.Empty(t, preflight("/v1/projects", "https://app.example.com"))
+}

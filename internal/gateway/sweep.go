@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"github.com/previewd/previewd/internal/store"
+)
+
+const (
+	sweepEvery = time.Hour
+	sweepBatch = 500
+	sweepTopic = "gateway/sweep"
+)
+
+// retention is how long stored answers, and requests that came to nothing, are
+// kept: longer than any client goes on repeating one.
+var retention = store.KeyRetention{Body: 7 * 24 * time.Hour, Row: 30 * 24 * time.Hour}
+
+// RunSweeper drops what is older than it is kept, until ctx ends.
+func (s *Service) RunSweeper(ctx context.Context) error {
+	return s.every(ctx, sweepEvery, sweepTopic, func(ctx context.Context) {
+		if err := s.Sweep(ctx); err != nil {
+			s.failed(ctx, "sweeping failed", err)
+		}
+	})
+}
+
+// Sweep drops answers, requests and windows that are older than they are kept.
+func (s *Service) Sweep(ctx context.Context) error {
+	for {
+		var touched int64
+		err := s.Store.Tx(ctx, "intent.prune", func(tx *store.DB) (err error) {
+			touched, err = tx.PruneIntents(ctx, retention, sweepBatch)
+			return err
+		})
+		if err != nil || touched < sweepBatch {
+			return err
+		}
+	}
+}
