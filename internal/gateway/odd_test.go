@@ -16,8 +16,7 @@ import (
 	"github.com/previewd/previewd/internal/testkit"
 )
 
-// A terminal build without finishedAt, as a mutating proxy or an odd worker
-// Answers it, ends the process: compare dereferences nil.
+// An odd answer, as of a proxy that changes it, is refused and ends nothing else.
 func TestTerminalWithoutEnd(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.create(ann)
@@ -40,7 +39,7 @@ func (w noEnd) FindBuild(ctx context.Context, id string, wait time.Duration) (*p
 	return b, err
 }
 
-// Create, delete, create the same within ten seconds.
+// Who deletes a project and asks for the same at once gets another one.
 func TestCreateAfterDeleteIsNoDoubleClick(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		first, err := f.CreateProject(t.Context(), as(ann), page())
@@ -55,7 +54,7 @@ func TestCreateAfterDeleteIsNoDoubleClick(t *testing.T) {
 	})
 }
 
-// Create (202), take it back, create the same within ten seconds.
+// Who takes a pending creation back and asks for the same at once gets a project.
 func TestCreateAfterCancelIsNoDoubleClick(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.faults.set(func(w *faultyWorker) { w.before = away })
@@ -71,8 +70,8 @@ func TestCreateAfterCancelIsNoDoubleClick(t *testing.T) {
 	})
 }
 
-// What an attempt that our infrastructure has failed took, and the time in the
-// Queue after it, is billed when the user cancels while the build waits again.
+// What an attempt that our infrastructure has failed took costs nothing, also when
+// the user cancels while the build waits for another.
 func TestCancelAfterInfraFaultIsFree(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		made := f.create(ann)
@@ -85,8 +84,8 @@ func TestCancelAfterInfraFaultIsFree(t *testing.T) {
 	}, priced)
 }
 
-// The worker has lost a project (an older backup): its session stays open and
-// Its build counts against the bound for ever, whatever the user does.
+// A project that the worker has lost, as by an older backup, can be deleted: its
+// session is voided and its build is in nobody's way.
 func TestLostBuildFreesItsQuota(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		made := f.create(ann)
@@ -119,8 +118,8 @@ func (forgetful) DeleteProject(_ context.Context, req previewd.DeleteProjectRequ
 	return previewd.NotFound("project", req.ProjectID)
 }
 
-// 404 as every previewd that is no worker answers a create: the load balancer
-// Has sent it to the wrong role. The request is refused for good.
+// A 404 of a server that is no worker, as behind a load balancer that is set up
+// wrong, fails no request.
 func TestWrongRoleFailsNothing(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.faults.set(func(w *faultyWorker) {
@@ -135,8 +134,7 @@ func TestWrongRoleFailsNothing(t *testing.T) {
 	})
 }
 
-// One parked event that cannot be applied keeps all parked events of all
-// Projects back, and others of its project are taken for poison in its place.
+// A parked event that cannot be applied is moved aside and keeps no others back.
 func TestParkedPoisonKeepsNobodyBack(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.faults.set(func(w *faultyWorker) { w.after = away })
@@ -168,7 +166,7 @@ func TestParkedPoisonKeepsNobodyBack(t *testing.T) {
 	})
 }
 
-// An operator's retry is undone by the look-up that was under way.
+// An operator's retry stands, also while the intent is being looked up.
 func TestRetryIsNotUndone(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.faults.set(func(w *faultyWorker) { w.before = away })
@@ -207,7 +205,7 @@ func (w slowLook) FindOperation(ctx context.Context, c previewd.Caller, key stri
 	return w.faultyWorker.Worker.FindOperation(ctx, c, key)
 }
 
-// Text that PostgreSQL cannot hold, or not index, is a 500 and not a 400.
+// Text that a database cannot hold, or not index, is refused.
 func TestBadTextIsRefused(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		check := func(what string, err error) {
@@ -241,7 +239,7 @@ func random4000() string {
 	return b.String()
 }
 
-// An operator denies a user by the id as other systems spell it.
+// A user is denied whatever the case in which the id was typed.
 func TestDenyWhateverTheCase(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		require.NoError(t, f.Deny(t.Context(), as(bob), store.DeniedSubject{Kind: "user", Subject: strings.ToUpper(ann)}, "left"))
@@ -251,8 +249,8 @@ func TestDenyWhateverTheCase(t *testing.T) {
 	})
 }
 
-// After a worker's backup was restored its projects' numbers go on lower than
-// What was applied: what happens then is left out, and the rows never learn of it.
+// When an older backup of the worker was restored, its events have numbers that
+// were applied already: an operator is told of the project.
 func TestRestoredWorkerIsFollowed(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		made := f.create(ann)
@@ -278,7 +276,8 @@ func TestRestoredWorkerIsFollowed(t *testing.T) {
 	})
 }
 
-// Somebody deletes the worker's project while its intent is pending.
+// A project that was deleted at the worker while its intent was pending is not
+// shown to its user as one that waits.
 func TestDeletedWhilePending(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.faults.set(func(w *faultyWorker) { w.after = away })
@@ -301,7 +300,7 @@ func TestDeletedWhilePending(t *testing.T) {
 }
 
 // A build whose last event was lost is corrected; of its last attempt nothing is
-// Known, so that costs nothing.
+// known, so that costs nothing.
 func TestCorrectionIsFair(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		made := f.create(ann)
@@ -328,7 +327,7 @@ func (w ended) FindBuild(ctx context.Context, id string, wait time.Duration) (*p
 	return b, err
 }
 
-// An event of ann's project that names bob's build ends bob's build.
+// An event of one project changes no build of another.
 func TestEventOfAnothersBuild(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		anns, bobs := f.create(ann), f.create(bob)
@@ -342,8 +341,7 @@ func TestEventOfAnothersBuild(t *testing.T) {
 	})
 }
 
-// An operator deletes a project at the worker; the comparer looks before the
-// Event is applied. The alarm stays for ever.
+// A project that was deleted at the worker is no lost one.
 func TestDeletedIsNotLost(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		made := f.create(ann)
@@ -360,8 +358,7 @@ func TestDeletedIsNotLost(t *testing.T) {
 	})
 }
 
-// What an operator has revived is pending for longer than 73 hours since its
-// Creation: a promise is told to be broken that is not.
+// An intent that an operator has revived breaks no promise by its age.
 func TestRevivedIntentBreaksNoPromise(t *testing.T) {
 	var ahead atomic.Int64
 	for _, e := range testkit.Engines() {
@@ -388,7 +385,7 @@ func TestRevivedIntentBreaksNoPromise(t *testing.T) {
 	}
 }
 
-// One deletion that the worker cannot do keeps all later ones back.
+// A deletion that the worker cannot do keeps no others back.
 func TestOneDeletionKeepsNoOthersBack(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		bad, good := f.create(ann), f.create(ann)
