@@ -188,27 +188,29 @@ func (d *detector) outFlag() (value, where string, clear bool) {
 				continue
 			}
 			if value, found := flag(rest, d.framework.outFlags...); found {
-				return value, "the build command", !c.unclear
+				return value, byCommand, !c.unclear
 			}
 		}
 	}
 	return "", "", false
 }
 
+const byCommand = "the build command names the folder"
+
 // setOutput takes an output folder that somebody names, if it is one.
 func (d *detector) setOutput(value, where string, clear bool) {
 	p := &d.plan.Output
 	name, ok := inside(d.outBase, value)
 	if !ok || name == "." || strings.ContainsAny(value, "$`") {
-		p.Reason = fmt.Sprintf("%s names %q, which is no folder of its own in the tree, so this is the default of %s.", upperFirst(where), clean(value, 80), d.framework.title)
+		p.Reason = fmt.Sprintf("%s: %q. That is no folder of its own in the tree, so this is the default of %s.", upperFirst(where), clean(value, 80), d.framework.title)
 		p.Path, p.Unsure = path.Join(d.outBase, d.framework.output), true
 		return
 	}
 	p.Path, p.From = name, d.file
-	if where == "the build command" {
+	if where == byCommand {
 		p.From = manifestFile
 	}
-	p.Reason = upperFirst(where) + fmt.Sprintf(" names %s.", clean(value, 80))
+	p.Reason = fmt.Sprintf("%s: %s.", upperFirst(where), clean(value, 80))
 	if !clear {
 		p.Reason += " It may say something else when it is run."
 		p.Unsure = true

@@ -44,7 +44,7 @@ func (d *detector) vitePress() {
 func (d *detector) eleventy() {
 	for i, t := range d.text.tokens {
 		if t.text == "setOutputDirectory" && d.text.at(i+1).is("(") && d.text.at(i+2).kind == tokenString && d.text.at(i+3).is(")") {
-			d.setOutput(d.text.at(i+2).text, d.file+" calls setOutputDirectory and", true)
+			d.setOutput(d.text.at(i+2).text, d.file+" calls setOutputDirectory", true)
 		}
 	}
 	if value, where, clear := d.outFlag(); value != "" {
@@ -56,7 +56,7 @@ func (d *detector) createReactApp() {
 	for _, c := range d.commands {
 		for _, word := range slices.Concat(c.env, c.words) {
 			if value, ok := strings.CutPrefix(word, "BUILD_PATH="); ok {
-				d.setOutput(value, "the build command", !c.unclear)
+				d.setOutput(value, byCommand, !c.unclear)
 			}
 		}
 	}
