@@ -57,7 +57,7 @@ var differences = map[string]string{
 	"remix vercel command":         "the classic compiler's, which has no form without a server",
 	"remix vercel output":          "the classic compiler's, which has no form without a server",
 	"solidstart vercel output":     "what is public of it is what is served",
-	"solidstart netlify command":   "SolidStart 2's; the version in package.json decides when the build script does not",
+	"solidstart netlify command":   "SolidStart 2's; the table has that of 1, and runs it only when there is no build script",
 	"solidstart netlify output":    adapters,
 	"tanstack-start vercel output": "what is public of it is what is served",
 	"eleventy vercel command":      "npx fetches what is not installed; here nothing is fetched when the build runs",
