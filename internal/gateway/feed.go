@@ -163,7 +163,7 @@ func (s *Service) poison(ctx context.Context, cursor string, e previewd.Event, w
 		if err := tx.PoisonEvent(ctx, e, why.Error(), poisonAfter); err != nil {
 			return err
 		}
-		if err := tx.UpdateAppProject(ctx, e.ProjectID, store.AppProjectChange{Attention: new("event " + fmt.Sprint(e.Seq) + " cannot be applied")}); err != nil &&
+		if err := tx.UpdateAppProject(ctx, e.ProjectID, store.AppProjectChange{Attention: new(fmt.Sprintf("event %d cannot be applied", e.Seq))}); err != nil &&
 			previewd.ErrorCode(err) != previewd.CodeConflict {
 			return err
 		}
