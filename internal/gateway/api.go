@@ -23,7 +23,8 @@ type APIConfig struct {
 	Streams *httpx.Streams
 	Hooks   *webhook.Service
 	Version string
-	Alone   bool // no other API is on the mux: the description is also where that of a server is looked for
+	Recheck time.Duration // how often it is looked up whether what a user follows is still the user's; default 1 min
+	Alone   bool          // no other API is on the mux: the description is also where that of a server is looked for
 }
 
 // API answers /api.
@@ -37,12 +38,13 @@ var description string
 
 // Register puts the API's routes on the mux.
 func Register(mux *http.ServeMux, cfg APIConfig) *API {
+	setDefault(&cfg.Recheck, time.Minute)
 	a := &API{APIConfig: cfg}
 	a.api = httpx.NewAPI(mux, httpx.APIConfig{
 		Title: "previewd gateway", Version: cfg.Version, Description: description + statusTable(), Path: "/api/openapi", Security: httpx.UserSecurity(),
 	})
 	a.api.OpenAPI().Extensions = map[string]any{"x-worker-status": statusMap()}
-	a.api.UseMiddleware(httpx.RequireUser(a.api, httpx.UserAuth{Token: cfg.Verify, Ticket: cfg.Service.TakeTicket}))
+	a.api.UseMiddleware(httpx.RequireUser(a.api, httpx.UserAuth{Token: cfg.Verify, Ticket: a.takeTicket}))
 	a.routes(a.api)
 	mux.Handle("GET /api/docs", httpx.Docs(a.api.OpenAPI()))
 	if cfg.Alone {
@@ -72,7 +74,7 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, user, op(post, "/api/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), a.activateVersion)
 	httpx.Route(api, user, a.streamOp("/api/projects/{projectId}/events", "stream-project-events", "Follow a project", "the project as it is"), a.streamProject)
 	httpx.Route(api, user, a.streamOp("/api/events", "stream-events", "Follow all your projects", "your newest projects"), a.streamUser)
-	httpx.Route(api, user, op(post, "/api/stream-tickets", "create-stream-ticket", "Get a ticket for a stream of a browser that can send no header"), a.createTicket)
+	httpx.Route(api, user, a.ticketOp(), a.createTicket)
 	httpx.Route(api, user, op(get, "/api/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), a.getBuild)
 	httpx.Route(api, user, op(post, "/api/builds/{buildId}/cancel", "cancel-build", "End a build"), a.cancelBuild)
 	httpx.Route(api, user, httpx.LogText(op(get, "/api/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), a.readLog)

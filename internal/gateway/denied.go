@@ -10,10 +10,10 @@ import (
 )
 
 // deniedFor is how long the list of the denied is used before it is read again.
-const deniedFor = 2 * time.Second
+const deniedFor = time.Second
 
 // Denials says whose tokens are refused before they end. It reads the list every
-// few seconds, so a denial takes that long everywhere.
+// second while it is asked, so a denial takes that long everywhere.
 type Denials struct {
 	store *store.DB
 	mu    sync.Mutex

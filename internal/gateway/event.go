@@ -124,25 +124,27 @@ func (a *API) followUser(ctx context.Context, cursor string) (http.HandlerFunc, 
 	return a.Streams.FollowLog(ctx, s)
 }
 
-// ownedEvery is how many times a stream is asked about before its owner is looked
-// up again: that costs a query, and the denied are known.
-const ownedEvery = 15
-
 // allowed says whether a user may go on following: at once not when the user is
-// denied, and a minute later not what is no longer the user's.
+// denied, and a minute later not what is no longer the user's. That costs a query.
 func (a *API) allowed(user previewd.User, owns func(context.Context) error) func(context.Context) error {
-	asked := 0
+	asked := time.Now()
 	return func(ctx context.Context) error {
-		denied, err := a.Denials.Denied(ctx, user.ID, user.SessionID)
-		if err != nil {
+		if err := a.refuseDenied(ctx, user); err != nil {
 			return err
 		}
-		if denied {
-			return &previewd.Error{Code: previewd.CodeUnauthorized, Message: "The user is denied."}
-		}
-		if asked++; asked%ownedEvery != 0 {
+		if time.Since(asked) < a.Recheck {
 			return nil
 		}
+		asked = time.Now()
 		return owns(ctx)
 	}
+}
+
+// refuseDenied returns CodeUnauthorized for a user who is denied.
+func (a *API) refuseDenied(ctx context.Context, user previewd.User) error {
+	denied, err := a.Denials.Denied(ctx, user.ID, user.SessionID)
+	if err == nil && denied {
+		err = &previewd.Error{Code: previewd.CodeUnauthorized, Message: "The user is denied."}
+	}
+	return err
 }

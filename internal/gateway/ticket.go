@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/store"
@@ -52,12 +54,22 @@ func ticketHash(ticket string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-type ticketOutput struct {
-	Status int
-	Body   *StreamTicket
+// takeTicket is TakeTicket for those who are not denied.
+func (a *API) takeTicket(ctx context.Context, ticket string) (*previewd.User, error) {
+	user, err := a.Service.TakeTicket(ctx, ticket)
+	if err != nil {
+		return nil, err
+	}
+	return user, a.refuseDenied(ctx, *user)
 }
 
-func (a *API) createTicket(ctx context.Context, _ *struct{}) (*ticketOutput, error) {
+func (*API) ticketOp() huma.Operation {
+	o := op(http.MethodPost, "/api/stream-tickets", "create-stream-ticket", "Get a ticket for a stream of a browser that can send no header")
+	o.DefaultStatus = http.StatusCreated
+	return o
+}
+
+func (a *API) createTicket(ctx context.Context, _ *struct{}) (*output[*StreamTicket], error) {
 	t, err := a.Service.NewTicket(ctx, httpx.UserOf(ctx))
-	return &ticketOutput{http.StatusCreated, t}, err
+	return &output[*StreamTicket]{t}, err
 }

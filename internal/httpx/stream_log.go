@@ -3,6 +3,7 @@ package httpx
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -48,7 +49,7 @@ type LogStream struct {
 	Snapshot func(ctx context.Context) (any, error)
 	Owner    string    // whose stream it is: each may have MaxPerOwner
 	Expires  time.Time // of the owner's token; zero: never
-	// Allowed is asked every few seconds; an error ends the stream.
+	// Allowed is asked every other second, one at a time; an error ends the stream.
 	Allowed func(ctx context.Context) error
 }
 
@@ -152,10 +153,12 @@ type guard struct {
 	expires time.Time
 	allowed func(ctx context.Context) error
 	next    time.Time // when to ask; used by tick alone
+	asking  atomic.Bool
 }
 
-// allowedEvery is how often it is asked whether a stream may go on.
-const allowedEvery = 4 * time.Second
+// allowedEvery is how often it is asked whether a stream may go on: with the time
+// that it takes for a denial to be known, five seconds at most.
+const allowedEvery = 2 * time.Second
 
 // watch ends a stream whose owner may not have it any more.
 func (s *Streams) watch(m *member, now time.Time) {
@@ -170,7 +173,11 @@ func (s *Streams) watch(m *member, now time.Time) {
 		if first {
 			return // it was asked when the stream began
 		}
+		if !g.asking.CompareAndSwap(false, true) {
+			return
+		}
 		s.running.Go(func() {
+			defer g.asking.Store(false)
 			err := s.read(g.allowed)
 			if code := previewd.ErrorCode(err); err != nil && code != previewd.CodeUnavailable && code != previewd.CodeInternal {
 				m.finish(m.encode("", "end", map[string]any{"reason": "This is not yours to follow any more."}))
