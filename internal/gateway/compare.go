@@ -59,6 +59,10 @@ func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
 	defer cancel()
 	theirs, err := s.Worker.FindBuild(call, b.ID, 0)
 	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		// Or its project was deleted, and the event of that is on its way.
+		if caught, err := s.caughtUp(ctx, b.QueuedAt); err != nil || !caught {
+			return err
+		}
 		return s.lost(ctx, b)
 	}
 	if err != nil || theirs.Status == b.WorkerStatus {
