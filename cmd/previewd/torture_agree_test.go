@@ -208,7 +208,7 @@ func (c *apps) checkTold(theirs, ours map[string]made) (late, again int) {
 
 // follow waits for the end of what was accepted, and writes it down.
 func (c *apps) follow(gateways []*node, a *ask) {
-	for over := time.Now().Add(patience); a.intent != "" && a.buildID == ""; {
+	for over := time.Now().Add(patience + *unreconciled); a.intent != "" && a.buildID == ""; {
 		got, _ := c.insistOn(gateways, request{user: a.user, method: http.MethodGet, path: "/api/intents/" + a.intent + "?wait=2s"})
 		if got == nil {
 			return
