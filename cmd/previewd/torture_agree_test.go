@@ -183,6 +183,8 @@ func (c *apps) checkTold(theirs, ours map[string]made) (late, again int) {
 		case a.canceled && alive[prompt] != 0:
 			c.Errorf("%s was taken back and is there: %+v (seed %d)", prompt, *a, c.seed)
 		case a.canceled:
+		case a.keyless && a.took > keylessFor && a.refused == previewd.CodeNameTaken:
+			late++ // the first of its requests has the name
 		case a.refused != "" && n != 0:
 			c.Errorf("%s was refused (%s) and has been made %d times (seed %d)", prompt, a.refused, n, c.seed)
 		case a.refused != "":
@@ -206,7 +208,7 @@ func (c *apps) checkTold(theirs, ours map[string]made) (late, again int) {
 
 // follow waits for the end of what was accepted, and writes it down.
 func (c *apps) follow(gateways []*node, a *ask) {
-	for over := time.Now().Add(patience); a.intent != "" && a.buildID == ""; {
+	for over := time.Now().Add(patience + *unreconciled); a.intent != "" && a.buildID == ""; {
 		got, _ := c.insistOn(gateways, request{user: a.user, method: http.MethodGet, path: "/api/intents/" + a.intent + "?wait=2s"})
 		if got == nil {
 			return

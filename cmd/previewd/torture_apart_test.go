@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -266,7 +267,7 @@ func TestTwoGatewaysOneDatabase(t *testing.T) {
 	}
 	pending.Wait()
 	other.kill()
-	other.start("gateway.after_worker=kill@" + fmt.Sprint(1+c.random.IntN(3)))
+	other.start("gateway.after_worker=kill@" + strconv.Itoa(1+c.random.IntN(3)))
 	c.way.Heal()
 	began := time.Now()
 	c.waitUntil("all is confirmed", 60*time.Second, func() bool { return c.countIn(c.users, pendingIntents) == 0 })

@@ -185,8 +185,6 @@ func (n *node) signal(s syscall.Signal) {
 	require.NoError(n, n.server.Process.Signal(s))
 }
 
-func (n *node) client() *client.Client { return clientOf(n, n.addr) }
-
 // runnerID returns the name under which the server's runner holds builds.
 func (n *node) runnerID() string {
 	n.Helper()

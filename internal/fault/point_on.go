@@ -53,7 +53,8 @@ func parse(text string) map[string]*action {
 }
 
 // Point does what PREVIEWD_FAILPOINTS says of the name: "kill" ends the process
-// as SIGKILL does, "err" returns ErrInjected once, "fail" each time, "delay" waits.
+// as SIGKILL does, "err" returns ErrInjected once, "fail" each time and
+// "half" each second time, "delay" waits.
 func Point(name string) error {
 	a := points[name]
 	if a == nil {
@@ -66,7 +67,7 @@ func Point(name string) error {
 	switch {
 	case a.do == "delay" && a.skip < 0:
 		time.Sleep(a.wait)
-	case a.do == "fail" && a.skip < 0:
+	case a.do == "fail" && a.skip < 0, a.do == "half" && a.skip < 0 && a.skip%2 == 0:
 		return ErrInjected
 	case !due:
 	case a.do == "kill":

@@ -9,10 +9,6 @@ import (
 	"github.com/previewd/previewd/internal/store"
 )
 
-type intentInput struct {
-	IntentID string `path:"intentId"`
-}
-
 type getIntentInput struct {
 	IntentID string `path:"intentId"`
 	Wait     string `query:"wait" doc:"Wait up to this long, such as 30s, for the intent to end; at most 60s." example:"30s"`

@@ -247,19 +247,20 @@ func TestProjectsWithoutIntentAreAdopted(t *testing.T) {
 // second time, whoever posts it.
 func TestEntriesArePostedOnce(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
-		made := f.create(ann)
+		made := f.create(bob)
 		f.build(previewd.Outcome{Kind: previewd.OutcomeCompleted})
 		f.follow()
-		s := f.sessions(ann)[0]
+		require.Equal(t, previewd.ProjectDeployed, f.project(bob, made.Project.ID).Status)
+		s := f.sessions(bob)[0]
 		require.NotEmpty(t, s.Entries)
 		for _, e := range s.Entries {
 			require.Equal(t, "build:"+made.Build.ID+":epoch:1:meter:"+e.Meter, e.Key)
 		}
-		before, err := f.Store.FindBalance(t.Context(), "user:"+ann)
+		before, err := f.Store.FindBalance(t.Context(), "user:"+bob)
 		require.NoError(t, err)
 		err = f.Store.Tx(t.Context(), "again", func(tx *store.DB) error { return tx.CloseBilling(t.Context(), s) })
 		require.Equal(t, previewd.CodeConflict, previewd.ErrorCode(err), "it is closed")
-		after, err := f.Store.FindBalance(t.Context(), "user:"+ann)
+		after, err := f.Store.FindBalance(t.Context(), "user:"+bob)
 		require.NoError(t, err)
 		require.Equal(t, before, after)
 	}, priced)

@@ -46,13 +46,11 @@ func takenBack(in *store.Intent) bool { return in.CancelRequested && !fault.Off(
 
 // store writes what confirm stores.
 func (s *Service) store(ctx context.Context, tx *store.DB, in *store.Intent, m made) error {
-	build, err := s.newBuild(in, m, tx)
-	if err != nil {
-		return err
-	}
+	build := newBuild(in, m, tx)
 	in.ProjectID, in.BuildID = m.projectID, m.buildID
 	in.State, in.Status, in.LastError, in.UpdatedAt = previewd.IntentConfirmed, createdStatus, "", tx.Now()
 	var project *store.AppProject
+	var err error
 	if in.Operation == previewd.IntentCreateProject {
 		project, err = s.storeProject(ctx, tx, in, m, build)
 	} else {
@@ -83,14 +81,14 @@ func (s *Service) store(ctx context.Context, tx *store.DB, in *store.Intent, m m
 
 // newBuild is the build as the worker's answer tells of it. Its events tell the
 // rest: they may have come before.
-func (s *Service) newBuild(in *store.Intent, m made, tx *store.DB) (*store.AppBuild, error) {
+func newBuild(in *store.Intent, m made, tx *store.DB) *store.AppBuild {
 	return &store.AppBuild{
 		AppBuild: previewd.AppBuild{
 			ID: m.buildID, ProjectID: m.projectID, Seq: m.seq, Status: previewd.ProjectQueued, PreviewURL: m.buildURL,
 			ReferenceID: m.referenceID, QueuePosition: m.position, EstimatedCompletionTime: m.eta, QueuedAt: tx.Now(),
 		},
 		OwnerID: in.UserID, WorkerStatus: previewd.BuildQueued,
-	}, nil
+	}
 }
 
 func (s *Service) storeProject(ctx context.Context, tx *store.DB, in *store.Intent, m made, build *store.AppBuild) (*store.AppProject, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/gateway"
+	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/testkit"
 )
 
@@ -86,4 +87,32 @@ func TestWorkerThatIsBackIsAskedAtOnce(t *testing.T) {
 		f.faults.set(func(w *faultyWorker) { w.before, w.list = nil, nil })
 		f.confirmed(made.Intent.ID)
 	}, func(c *gateway.Config) { c.Backoff = func(int) time.Duration { return time.Hour } })
+}
+
+// A project that was deleted at the worker's is not lost, however late the event
+// of that comes.
+func TestDeletedAtTheWorkerIsNotLost(t *testing.T) {
+	t.Parallel()
+	for _, e := range testkit.Engines() {
+		t.Run(e.Name, func(t *testing.T) {
+			t.Parallel()
+			cfg := e.Config(t)
+			e.Config = func(testing.TB) store.Config { return cfg }
+			f := setup(t, e, false)
+			made := f.create(ann)
+			f.follow()
+			testkit.OpenShell(t, cfg).Do("UPDATE gateway_builds SET queued_at = 1")
+			f.undo(made) // the worker deletes it
+			require.NotEmpty(t, f.unapplied())
+			stored := func() *store.AppProject {
+				p, err := f.Store.FindAnyAppProject(t.Context(), made.Project.ID)
+				require.NoError(t, err)
+				return p
+			}
+			require.NoError(t, f.CompareOnce(t.Context()))
+			require.Empty(t, stored().Attention)
+			f.follow()
+			require.Equal(t, "deleted", stored().State)
+		})
+	}
 }
