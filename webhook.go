@@ -81,7 +81,7 @@ type WebhookDeliveryFilter struct {
 
 // WebhookDeliveryPage is a run of deliveries.
 type WebhookDeliveryPage struct {
-	Deliveries []WebhookDelivery `json:"deliveries"`
+	Deliveries []WebhookDelivery `json:"deliveries" nullable:"false"`
 	Next       string            `json:"next,omitempty" doc:"The cursor of the next page; none when this is the last."`
 }
 

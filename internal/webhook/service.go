@@ -231,7 +231,7 @@ func (s *Service) ListDeliveries(ctx context.Context, ownerID, id string, f prev
 	if err != nil {
 		return nil, err
 	}
-	page := &previewd.WebhookDeliveryPage{Deliveries: list}
+	page := &previewd.WebhookDeliveryPage{Deliveries: append([]previewd.WebhookDelivery{}, list...)}
 	if len(list) > f.Limit {
 		page.Deliveries = list[:f.Limit]
 		last := page.Deliveries[f.Limit-1]
