@@ -60,6 +60,12 @@ type badInput struct {
 	operations []apiOperation
 	fields     map[string][]string // of a body, by operation id
 	required   map[string][]string
+	baseline   map[string]int                // how what works is answered when it was done before
+	doomed     map[string]string             // what DELETE is sent for, by what the other cases are about
+	prefix     string                        // of the API's paths
+	spec       string                        // where its description is
+	tokenFor   func(operation string) string // of the caller
+	elsewhere  func(*badInput, adder)
 	valid      map[string]string // for each parameter and field: a value that works
 }
 
@@ -77,7 +83,8 @@ func newBadInput(s *server) *badInput {
 	})
 	require.NoError(s.t, err)
 	doomed := s.create(`{"userId":"u","templateFiles":{"index.html":"x"}}`, "Idempotency-Key", goodKey+"-doomed")
-	b := &badInput{server: s, fields: map[string][]string{}, required: map[string][]string{}}
+	b := &badInput{server: s, prefix: "/v1", spec: "/openapi.json", tokenFor: func(string) string { return s.Token }, elsewhere: (*badInput).addElsewhere}
+	b.doomed = map[string]string{p.ProjectID: doomed.ProjectID}
 	b.valid = map[string]string{
 		"projectId": p.ProjectID, "buildId": p.BuildID, "number": "1", "wait": "1s", "after": "1", "log": "true", "offset": "1", "limit": "10",
 		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "createdBy": "local", "list-projects.after": p.ProjectID, "delete-project.projectId": doomed.ProjectID, "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
@@ -88,7 +95,8 @@ func newBadInput(s *server) *badInput {
 }
 
 func (b *badInput) readDescription() {
-	status, _, text := b.call(http.MethodGet, "/openapi.json", "")
+	b.fields, b.required = map[string][]string{}, map[string][]string{}
+	status, _, text := b.call(http.MethodGet, b.spec, "")
 	require.Equal(b.t, http.StatusOK, status)
 	var doc apiDoc
 	require.NoError(b.t, json.Unmarshal([]byte(text), &doc))
@@ -144,7 +152,10 @@ func (b *badInput) body(op apiOperation, field, value string) string {
 	if b.fields[op.OperationID] == nil {
 		return ""
 	}
-	members := map[string]string{"templateFiles": b.value(op, "body.templateFiles")}
+	members := map[string]string{}
+	if slices.Contains(b.fields[op.OperationID], "templateFiles") {
+		members["templateFiles"] = b.value(op, "body.templateFiles")
+	}
 	for _, name := range b.required[op.OperationID] {
 		members[name] = b.value(op, "body."+name)
 	}
@@ -160,14 +171,14 @@ func (b *badInput) body(op apiOperation, field, value string) string {
 
 // wire is a request before it is bytes. What is "" takes what works.
 type wire struct {
-	method, target, protocol string
-	host, auth, lines        *string
-	body                     string
-	framed                   *framing
+	operation, method, target, protocol string
+	host, auth, lines                   *string
+	body                                string
+	framed                              *framing
 }
 
 func (b *badInput) request(op apiOperation) wire {
-	return wire{method: op.method, target: b.target(op, "", ""), protocol: "HTTP/1.1", body: b.body(op, "", "")}
+	return wire{operation: op.OperationID, method: op.method, target: b.target(op, "", ""), protocol: "HTTP/1.1", body: b.body(op, "", "")}
 }
 
 // bytes writes the request out. Lines of its own come last, and stand in the
@@ -187,7 +198,7 @@ func (b *badInput) bytes(w wire) string {
 	}
 	out.WriteString(strings.TrimRight(w.method+" "+w.target+" "+w.protocol, " ") + "\r\n")
 	line(or(w.host, "Host: "+strings.TrimPrefix(b.Config.BaseURL, "http://")))
-	line(or(w.auth, "Authorization: Bearer "+b.Token))
+	line(or(w.auth, "Authorization: Bearer "+b.tokenFor(w.operation)))
 	lines := or(w.lines, "")
 	if !strings.Contains(lines, "Content-Type:") && (w.body != "" || w.framed != nil) {
 		line("Content-Type: application/json")
@@ -228,7 +239,7 @@ func (b *badInput) cases() iter.Seq[badCase] {
 			b.addRequests(op, add)
 			b.addBodies(op, add)
 		}
-		b.addElsewhere(func(c badCase, w wire) {
+		b.elsewhere(b, func(c badCase, w wire) {
 			c.method, c.send = w.method, b.bytes(w)
 			stopped = stopped || !yield(c)
 		})
@@ -288,7 +299,7 @@ func (b *badInput) addHeaders(op apiOperation, add adder) {
 		with("two keys", "Idempotency-Key: "+pair[0]+"\r\nIdempotency-Key: "+pair[1], false, lines)
 	}
 	with("broken key", "Idempotency-Key: "+repeat("k", 40_000), true, lines)
-	for _, line := range authLines(b.Token) {
+	for _, line := range authLines(b.tokenFor(op.OperationID)) {
 		with("authorization", line, false, func(w *wire, line *string) { w.auth = line })
 	}
 	for _, line := range hostLines {
@@ -301,7 +312,9 @@ func (b *badInput) addRequests(op apiOperation, add adder) {
 		w := b.request(op)
 		w.method = method
 		if method == http.MethodDelete { // not what the other cases are about
-			w.target = strings.Replace(w.target, b.valid["projectId"], b.valid["delete-project.projectId"], 1)
+			for id, doomed := range b.doomed {
+				w.target = strings.Replace(w.target, id, doomed, 1)
+			}
 		}
 		add(badCase{group: "method", name: method, broken: method == "CONNECT" || method == "PRI"}, w)
 	}
@@ -319,7 +332,7 @@ func (b *badInput) addRequests(op apiOperation, add adder) {
 		{"/v1", "//v1"}, {"/v1", "/v1/"}, {"/v1", "/V1"}, {"/v1", "/./v1"}, {"/v1", "/x/../v1"}, {"/v1", "/v1/%2e%2e/v1"}, {"/v1", "/%761"}, {"/v1", "/v1;x"}, {"/v1", "/v1%00"}, {"/v1", "/v1%2f"}, {"/v1", "\\v1"}, {"/v1", "http://evil.example/v1"}, {"/v1", "?/v1"}, {"/v1", "/v1/v1"}, {"/v1", "/v2"},
 	} {
 		w := b.request(op)
-		w.target = strings.Replace(w.target, change.old, change.by, 1)
+		w.target = strings.Replace(w.target, b.prefix, strings.ReplaceAll(change.by, "/v1", b.prefix), 1)
 		add(badCase{group: "target", name: w.target, broken: strings.ContainsAny(change.by, `\?`)}, w)
 	}
 	for _, suffix := range []string{"/", "//", "/.", "/..", "%00", ".json", "/x", "%20", "?", "??", "?&&&", "?%00=%00", "?x=%zz", "?" + repeat("a=b&", 2000), "?unknown=1", "#x", ";", "?;", "?[]=1", "?$where=1"} {
