@@ -66,6 +66,16 @@ torture: ## Kill, stop, cut off and storm real servers on both engines, in full
 	$(TORTURE) ./cmd/previewd -run '^TestStoppedRunnerWritesNothing$$' -stopped 50
 	$(TORTURE) ./cmd/previewd -run '^TestDroppedCommitReply$$' -drops 200
 	$(TORTURE) ./cmd/previewd -run '^TestStorm$$' -storms 50
+	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 100
+	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 200 -window W4-answer-there
+	$(TORTURE) ./cmd/previewd -run '^(TestCutAtAnyByte|TestTakenBackWhilePending|TestEventsBeforeTheirProject|TestTwoGatewaysOneDatabase)$$' -windows 100
+	$(TORTURE) ./cmd/previewd -run '^TestOlderBackup$$' -restores 100
+	$(TORTURE) ./cmd/previewd -run '^TestGatewayKilledAtEachPoint$$' -gateway-kills 250
+	$(TORTURE) ./cmd/previewd -run '^TestBillingKilled$$' -billing-kills 100
+	$(TORTURE) ./cmd/previewd -run '^TestWorkerAway$$' -away 5m
+	$(TORTURE) ./cmd/previewd -run '^TestEachRequestTwice$$' -twice 5000 -late 120s
+	$(TORTURE) ./cmd/previewd -run '^TestReconcilerOff$$' -unreconciled 5m
+	$(TORTURE) ./cmd/previewd -run '^TestGatewayStorm$$' -gateway-storms 50
 	$(TORTURE) ./internal/httpx -run '^TestResumeAtAnyByte$$' -cuts 2000
 	$(TORTURE) ./internal/app -run '^TestBadInputGetsProblems$$' -every-bad 1
 	$(TORTURE) ./internal/worker -run '^TestHistoriesAreLinearizable$$' -histories 100

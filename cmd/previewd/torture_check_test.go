@@ -26,30 +26,41 @@ type row struct {
 	lastTry             time.Duration // from the last claim to the end
 }
 
-// database opens the scenario's database beside its servers. PostgreSQL stays
-// open, since a connection is dear; SQLite does not, since a server that is
-// killed must leave nobody behind who knows what was in its shared memory.
-func (c *torture) database() (db *sql.DB, done func()) {
+// database opens the scenario's database beside its servers.
+func (c *torture) database() (db *sql.DB, done func()) { return c.open(c.store) }
+
+// open opens a database beside its servers. PostgreSQL stays open, since a
+// connection is dear; SQLite does not, since a server that is killed must leave
+// nobody behind who knows what was in its shared memory.
+func (c *torture) open(cfg store.Config) (db *sql.DB, done func()) {
 	c.Helper()
-	if c.onPostgres() {
-		if c.postgres == nil {
-			var err error
-			c.postgres, err = sql.Open("pgx", c.store.URL)
+	if cfg.URL != "" {
+		if c.postgres[cfg.URL] == nil {
+			db, err := sql.Open("pgx", cfg.URL)
 			require.NoError(c, err)
-			c.Cleanup(func() { c.postgres.Close() })
+			c.Cleanup(func() { db.Close() })
+			if c.postgres == nil {
+				c.postgres = map[string]*sql.DB{}
+			}
+			c.postgres[cfg.URL] = db
 		}
-		return c.postgres, func() {}
+		return c.postgres[cfg.URL], func() {}
 	}
-	db, err := sql.Open("sqlite", "file:"+c.store.Path+"?_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+cfg.Path+"?_pragma=busy_timeout(10000)")
 	require.NoError(c, err)
 	return db, func() { db.Close() }
 }
 
-func (c *torture) count(query string) (n int) {
+func (c *torture) count(query string) int {
 	c.Helper()
-	db, done := c.database()
+	return c.countIn(c.store, query)
+}
+
+func (c *torture) countIn(cfg store.Config, query string, args ...any) (n int) {
+	c.Helper()
+	db, done := c.open(cfg)
 	defer done()
-	require.NoError(c, db.QueryRow(query).Scan(&n))
+	require.NoError(c, db.QueryRow(query, args...).Scan(&n))
 	return n
 }
 

@@ -22,7 +22,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 		n.start("")
 		clients.begin()
 		n.kill()
-		points := fault.Points()
+		points := fault.Points(fault.Worker)
 		died := map[string]int{}
 		for i := range *kills {
 			if i%len(points) == 0 {

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +49,7 @@ type torture struct {
 	ledger ledger
 	began  time.Time
 
-	postgres *sql.DB // see database
+	postgres map[string]*sql.DB // by URL: see database
 }
 
 // onEachEngine runs a scenario on both engines, and prints how to run it again.
@@ -79,6 +80,7 @@ type node struct {
 	data     string
 	database string   // URL, when it is not the scenario's own
 	flags    []string // besides those that all have
+	env      []string // besides what all have
 	server   *exec.Cmd
 	died     chan struct{} // closed when the process has ended
 }
@@ -87,15 +89,22 @@ type node struct {
 // program is built with.
 func (c *torture) addNode(flags []string, tags ...string) *node {
 	c.Helper()
+	n := c.addServer(flags, tags...)
+	if c.store.Path != "" {
+		c.store.Path = filepath.Join(n.data, "previewd.db")
+	}
+	return n
+}
+
+// addServer is addNode for a server whose database is not the scenario's.
+func (c *torture) addServer(flags []string, tags ...string) *node {
+	c.Helper()
 	if *mutate != "" {
 		tags = append(tags, "mutate")
 	}
 	n := &node{
 		torture: c, program: testkit.Program(c, tags...), addr: freeAddr(c), data: filepath.Join(c.TempDir(), "data"), flags: flags,
 		died: make(chan struct{}),
-	}
-	if c.store.Path != "" {
-		c.store.Path = filepath.Join(n.data, "previewd.db")
 	}
 	close(n.died)
 	c.nodes = append(c.nodes, n)
@@ -115,7 +124,7 @@ func (n *node) run(failpoints string) {
 		args = append(args, "--database-url", n.store.URL)
 	}
 	server := exec.Command(n.program, append(args, n.flags...)...)
-	server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken, "PREVIEWD_FAILPOINTS=" + failpoints, "PREVIEWD_MUTATE=" + *mutate}
+	server.Env = append([]string{"PREVIEWD_SERVICE_TOKEN=" + crashToken, "PREVIEWD_FAILPOINTS=" + failpoints, "PREVIEWD_MUTATE=" + *mutate}, n.env...)
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, err := os.OpenFile(n.data+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(n, err)
@@ -142,9 +151,18 @@ func (n *node) start(failpoints string) {
 			n.Fatalf("the server has died at its start:\n%s", n.said())
 		default:
 		}
-		_, err := n.client().ListTemplates(context.Background())
-		return err == nil
+		return n.answers()
 	})
+}
+
+// answers reports whether the server is ready.
+func (n *node) answers() bool {
+	answer, err := http.Get("http://" + n.addr + "/readyz")
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
 }
 
 // said returns the end of the server's log.

@@ -71,7 +71,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	}
 	b.Gateway = gateway.New(gateway.Config{
 		Service: gatewayName, Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
-		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Deadline: cfg.IntentDeadline, Sink: sink,
+		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Claim: cfg.IntentClaim, Deadline: cfg.IntentDeadline, Sink: sink,
 	})
 	denials := gateway.NewDenials(b.Users)
 	verify, err := b.verifier(denials)
@@ -88,6 +88,8 @@ func (b *builder) gateway(ctx context.Context) error {
 		Service: b.Gateway, Verify: verify, Denials: denials, Streams: b.userStreams(hub), Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
 		Hooks: webhook.NewService(webhook.ServiceConfig{Store: b.Users, Egress: egress, Audit: gateway.AuditHook}),
 	})
+	recover := b.recover
+	b.recover = func(ctx context.Context) error { return errors.Join(recover(ctx), b.Gateway.Recover(ctx)) }
 	b.metrics.watchGateway(ctx, b.Gateway)
 	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
 		b.run(b.pruneProblems)

@@ -175,9 +175,14 @@ func TestNewFolderRemovesWhatACrashLeft(t *testing.T) {
 	dir := t.TempDir()
 	_, err := artifact.NewFolder(dir)
 	require.NoError(t, err)
-	half := filepath.Join(dir, "tmp", "put-123")
-	require.NoError(t, os.WriteFile(half, []byte("half"), 0o600))
+	half, young := filepath.Join(dir, "tmp", "put-123"), filepath.Join(dir, "tmp", "put-456")
+	for _, name := range []string{half, young} {
+		require.NoError(t, os.WriteFile(name, []byte("half"), 0o600))
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	require.NoError(t, os.Chtimes(half, old, old))
 	_, err = artifact.NewFolder(dir)
 	require.NoError(t, err)
 	require.NoFileExists(t, half)
+	require.FileExists(t, young, "another process that shares the folder may be writing it")
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/previewd/previewd"
 )
 
-// Folder is a Store in a local folder that one process uses at a time:
+// Folder is a Store in a local folder, which several processes can share:
 //
 //	blobs/ab/abcdef…   a blob, mode 0444
-//	tmp/               what is being written; a crash leaves it, NewFolder removes it
+//	tmp/               what is being written; a crash leaves it, NewFolder removes it once it is old
 type Folder struct {
 	root string
 	now  func() time.Time
@@ -32,18 +32,37 @@ type Folder struct {
 
 var _ Store = (*Folder)(nil)
 
-// NewFolder opens or creates the folder. It removes what a crash left half written.
+// staleWrite is how long nothing was written to what a crash has left. What is
+// younger may be another process's that shares the folder.
+const staleWrite = time.Hour
+
+// NewFolder opens or creates the folder. It removes what a crash left half
+// written an hour ago or more.
 func NewFolder(root string) (*Folder, error) {
 	f := &Folder{root: root, now: time.Now}
-	if err := os.RemoveAll(f.tmp()); err != nil {
-		return nil, fmt.Errorf("cannot clear %s: %w", f.tmp(), err)
-	}
 	for _, dir := range []string{f.tmp(), filepath.Join(root, "blobs")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot create %s: %w", dir, err)
 		}
 	}
-	return f, nil
+	return f, f.clear()
+}
+
+func (f *Folder) clear() error {
+	list, err := os.ReadDir(f.tmp())
+	if err != nil {
+		return fmt.Errorf("cannot clear %s: %w", f.tmp(), err)
+	}
+	for _, entry := range list {
+		info, err := entry.Info()
+		if err != nil || f.now().Sub(info.ModTime()) < staleWrite {
+			continue // it is being written, or is there no more
+		}
+		if err := os.Remove(filepath.Join(f.tmp(), entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot clear %s: %w", f.tmp(), err)
+		}
+	}
+	return nil
 }
 
 // OpenFolder opens a folder that another process may be using, for reading. It

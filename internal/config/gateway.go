@@ -51,8 +51,12 @@ type Gateway struct {
 	BillingSecret  string        `help:"Secret that it is signed with: whsec_ and base64." env:"PREVIEWD_BILLING_SECRET" placeholder:"SECRET"`
 	WebhookAllow   []string      `help:"Internal networks that webhooks may go to, such as 10.1.0.0/16. Default: public addresses only." env:"PREVIEWD_WEBHOOK_ALLOW" placeholder:"CIDR,…"`
 	WebhookPorts   []uint16      `help:"Ports that webhooks may go to besides 443 and 80." env:"PREVIEWD_WEBHOOK_PORTS" placeholder:"PORT,…"`
+	IntentClaim    time.Duration `help:"How long a process has a creation to itself without being heard of; then another takes it up." default:"10s" env:"PREVIEWD_INTENT_CLAIM"`
 	IntentDeadline time.Duration `help:"After which a creation that the worker has not answered needs an operator." default:"72h" env:"PREVIEWD_INTENT_DEADLINE"`
 }
+
+// minClaim leaves a process time to renew its claims.
+const minClaim = time.Second
 
 // Is reports whether this process has a role.
 func (c *Config) Is(role Role) bool {
@@ -93,6 +97,9 @@ func (c *Config) checkGateway() error {
 	}
 	if !c.hasUsers() {
 		fail("the gateway has no way to know users: set --jwks-url and --jwt-issuer, or PREVIEWD_USER_TOKEN for one local user")
+	}
+	if c.IntentClaim < 0 || c.IntentClaim > 0 && c.IntentClaim < minClaim {
+		fail("--intent-claim must be at least %s", minClaim)
 	}
 	if u, err := url.Parse(c.WorkerURL); c.WorkerURL != "" && (err != nil || u.Host == "") {
 		fail("--worker-url %q is not a URL such as http://worker:8080", c.WorkerURL)

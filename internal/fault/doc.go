@@ -35,6 +35,12 @@ const (
 	Parking         Mechanism = "parking"          // events wait for their project
 	BillingInTx     Mechanism = "billing-in-tx"    // a session opens with its project
 	BillingOnce     Mechanism = "billing-once"     // an entry is posted once
+	NameOnce        Mechanism = "name-once"        // a name is reserved with its intent
+	RefusalKept     Mechanism = "refusal-kept"     // a refusal that depends on what is stored is the key's answer
+	CancelKept      Mechanism = "cancel-kept"      // what its user has taken back is not confirmed
+	IntentClaim     Mechanism = "intent-claim"     // one process works on an intent at a time
+	ClaimsBack      Mechanism = "claims-back"      // a start gives back the claims of the last life
+	AdoptOwn        Mechanism = "adopt-own"        // only what this gateway has asked for is adopted
 	FreshRead       Mechanism = "fresh-read"       // a read joins a query that is sent after it came
 )
 
@@ -44,20 +50,49 @@ func Mechanisms() []Mechanism {
 		EpochCheck, TerminalAbsorbs, CancelBeats, StateGuard, RowLock, NewestWins, KeyFirst, Fingerprint, Window,
 		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap, FreshRead,
 		Quotas, StableKey, Reconciler, AppOrder, Parking, BillingInTx, BillingOnce,
+		NameOnce, RefusalKept, CancelKept, IntentClaim, ClaimsBack, AdoptOwn,
 	}
 }
 
-// Points lists every named point: before and after each commit, and where a
-// request, an answer or a claim crosses from one process to another.
-func Points() []string {
-	points := []string{
-		"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished",
-	}
-	for _, tx := range []string{
-		"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate", "project.delete",
-		"reap.find", "reap", "prune", "feed",
-	} {
+// Role is a kind of process that passes points: one that is both passes those of
+// both.
+type Role string
+
+// The roles.
+const (
+	Worker  Role = "worker"
+	Gateway Role = "gateway"
+)
+
+// Points lists the named points that work of its usual kind leads a role
+// through: before and after each commit, and where a request, an answer or a
+// claim crosses from one process to another. Not listed are those of what only
+// happens to broken or restored databases: feed.poison, feed.orphan,
+// compare.correct, compare.lost, intent.adopt, intent.retry, and those of
+// operators: deny, allow.
+func Points(of Role) (points []string) {
+	names, commits := pointsOf(of)
+	points = append(points, names...)
+	for _, tx := range commits {
 		points = append(points, tx+".before_commit", tx+".after_commit")
 	}
 	return points
+}
+
+func pointsOf(of Role) (points, commits []string) {
+	switch of {
+	case Worker:
+		return []string{"http.request", "http.answer", "source.stored", "runner.claimed", "runner.built", "runner.finished"}, []string{
+			"create", "build.create", "build.cancel", "claim", "heartbeat", "step", "log", "finish", "activate", "project.delete",
+			"reap.find", "reap", "prune", "feed",
+		}
+	case Gateway:
+		return []string{"gateway.before_worker", "gateway.after_worker"}, []string{
+			"intent", "intent.claim", "intent.confirm", "intent.postpone", "intent.renew", "intent.reject", "intent.discard",
+			"intent.request_cancel", "intent.cancel", "intent.recover", "intent.hasten_all",
+			"feed.apply", "feed.parked", "compare", "biller.claim", "biller.told",
+			"app.rename", "app.delete", "app.deleted", "app.cancel", "app.activate",
+		}
+	}
+	return nil, nil
 }

@@ -53,7 +53,7 @@ func parse(text string) map[string]*action {
 }
 
 // Point does what PREVIEWD_FAILPOINTS says of the name: "kill" ends the process
-// as SIGKILL does, "err" returns ErrInjected once, "delay" waits.
+// as SIGKILL does, "err" returns ErrInjected once, "fail" each time, "delay" waits.
 func Point(name string) error {
 	a := points[name]
 	if a == nil {
@@ -66,6 +66,8 @@ func Point(name string) error {
 	switch {
 	case a.do == "delay" && a.skip < 0:
 		time.Sleep(a.wait)
+	case a.do == "fail" && a.skip < 0:
+		return ErrInjected
 	case !due:
 	case a.do == "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

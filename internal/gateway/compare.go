@@ -153,23 +153,25 @@ func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
 func (s *Service) adopt(ctx context.Context, p *previewd.Project) error {
 	m := madeOf(&p.LatestBuild)
 	m.previewURL = p.PreviewURL
-	in := s.newIntent(Request{User: previewd.User{ID: p.UserID}, RequestID: "adopt-" + p.ID}, previewd.IntentCreateProject, "", ask{})
+	a := ask{Prompt: p.LatestBuild.Prompt, Template: p.LatestBuild.Template}
+	in := s.newIntent(Request{User: previewd.User{ID: p.UserID}, RequestID: "adopt-" + p.ID}, previewd.IntentCreateProject, "", a)
 	in.WorkerKey = p.CreateKey
 	if id, ok := strings.CutPrefix(p.CreateKey, projectKey); ok && previewd.IsID(id) {
 		in.ID, in.ClientKey = id, "none:"+id
 	}
-	a := ask{Prompt: p.LatestBuild.Prompt, Template: p.LatestBuild.Template}
 	body, err := json.Marshal(a)
 	if err != nil {
 		return err
 	}
+	suggested := in.Name
 	err = s.Store.Tx(ctx, "intent.adopt", func(tx *store.DB) error {
+		in.Name = suggested
 		in.DeadlineAt, in.CreatedAt = tx.Now().Add(s.Deadline), p.CreatedAt
 		taken, err := tx.InsertIntent(ctx, in)
 		if err != nil || taken != nil {
 			return err
 		}
-		if err := reserveSuggested(ctx, tx, in, suggestName(a.Prompt, a.Template)); err != nil {
+		if err := reserveSuggested(ctx, tx, in); err != nil {
 			return err
 		}
 		if err := tx.InsertIntentRequest(ctx, in.ID, body); err != nil {

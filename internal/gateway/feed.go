@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
 const (
 	followTopic = "gateway/follow" // a project was stored whose events may have come before
-	feedPage    = 200
+	feedPage    = 100
 	feedWait    = 20 * time.Second
 	feedRest    = time.Second // after the worker could not be asked
 	poisonAfter = 5           // times that an event may fail to be applied
@@ -23,8 +24,17 @@ const (
 // RunFollower applies the worker's events until ctx ends, page by page, each
 // with its cursor in one transaction: what was applied is never applied again.
 func (s *Service) RunFollower(ctx context.Context) error {
+	away := false
 	for ctx.Err() == nil {
-		if err := s.FollowOnce(ctx, feedWait); err != nil {
+		wait := feedWait
+		if away {
+			wait = 0 // its answer is the sign that it is back
+		}
+		err := s.FollowOnce(ctx, wait)
+		if err == nil && away {
+			s.workerIsBack(ctx)
+		}
+		if away = err != nil; away {
 			s.failed(ctx, "following the worker failed", err)
 			select {
 			case <-ctx.Done():
@@ -109,26 +119,24 @@ var errMoved = errors.New("the feed was applied by another process")
 // apply applies events and moves the cursor from where it was to next, in one
 // transaction.
 func (s *Service) apply(ctx context.Context, cursor string, events []previewd.Event, next string) error {
-	topics := map[string]bool{}
+	var topics map[string]bool
 	err := s.Store.Tx(ctx, "feed.apply", func(tx *store.DB) (err error) {
-		clear(topics)
-		a := &applier{Service: s, tx: tx, topics: topics}
-		if a.feed, err = tx.LockAppFeed(ctx); err != nil {
-			return err
-		}
-		if a.feed.Cursor != cursor {
-			return errMoved
-		}
-		for i, e := range events {
-			if err := a.event(ctx, e); err != nil {
-				if previewd.ErrorCode(err) == previewd.CodeUnavailable || ctx.Err() != nil {
-					return err // the database, not the event
-				}
-				return &badEventError{i, e, err}
+		topics, err = s.withApplier(ctx, tx, func(a *applier) error {
+			if a.feed.Cursor != cursor {
+				return errMoved
 			}
-		}
-		a.feed.Cursor = next
-		return tx.MoveAppFeed(ctx, a.feed)
+			for i, e := range events {
+				if err := a.event(ctx, e); err != nil {
+					if previewd.ErrorCode(err) == previewd.CodeUnavailable || ctx.Err() != nil {
+						return err // the database, not the event
+					}
+					return &badEventError{i, e, err}
+				}
+			}
+			a.feed.Cursor = next
+			return nil
+		})
+		return err
 	})
 	if err == nil {
 		s.tell(topics)
@@ -185,22 +193,20 @@ func (s *Service) RunParked(ctx context.Context) error {
 // about projects that are not stored although their events came long ago.
 func (s *Service) ApplyParked(ctx context.Context) error {
 	var ids []string
-	topics := map[string]bool{}
+	var topics map[string]bool
 	err := s.Store.Tx(ctx, "feed.parked", func(tx *store.DB) (err error) {
-		clear(topics)
-		a := &applier{Service: s, tx: tx, topics: topics}
-		if a.feed, err = tx.LockAppFeed(ctx); err != nil {
-			return err
-		}
-		if ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch); err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if _, err := a.release(ctx, id); err != nil {
+		topics, err = s.withApplier(ctx, tx, func(a *applier) (err error) {
+			if ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch); err != nil {
 				return err
 			}
-		}
-		return tx.MoveAppFeed(ctx, a.feed)
+			for _, id := range ids {
+				if err := a.release(ctx, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return err
@@ -233,12 +239,14 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	if err != nil {
 		return err
 	}
+	if p.CreateKey == "" || p.CreatePrincipal != "" && p.CreatePrincipal != s.Service && !fault.Off(fault.AdoptOwn) {
+		// Another's: another process does not show its key, this one its principal.
+		return s.forgetParked(ctx, projectID)
+	}
 	in, err := s.Store.FindIntentByWorkerKey(ctx, p.CreateKey)
 	switch {
 	case err != nil:
 		return err
-	case p.CreateKey == "": // another's: it is shown to who has made it
-		return s.forgetParked(ctx, projectID)
 	case in == nil:
 		return s.adopt(ctx, p)
 	case in.State == previewd.IntentRejected || in.State == previewd.IntentCanceled:

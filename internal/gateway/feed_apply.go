@@ -16,12 +16,63 @@ import (
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
-// applier applies events in one transaction.
+// applier applies events in one transaction. While it has the feed nobody else
+// changes what it remembers: which events of a project were applied, and builds.
 type applier struct {
 	*Service
-	tx     *store.DB
-	feed   store.AppFeed
-	topics map[string]bool // who is to be told after the commit
+	tx       *store.DB
+	feed     store.AppFeed
+	topics   map[string]bool // who is to be told after the commit
+	projects map[string]*store.AppProject
+	builds   map[string]*store.AppBuild
+	moved    map[string]bool // projects of which events were applied
+	hooked   bool            // there are webhooks
+}
+
+// withApplier runs fn with the feed locked, and stores how far it went.
+func (s *Service) withApplier(ctx context.Context, tx *store.DB, fn func(*applier) error) (topics map[string]bool, err error) {
+	a := &applier{
+		Service: s, tx: tx, topics: map[string]bool{}, moved: map[string]bool{},
+		projects: map[string]*store.AppProject{}, builds: map[string]*store.AppBuild{},
+	}
+	if a.feed, err = tx.LockAppFeed(ctx); err != nil {
+		return nil, err
+	}
+	if a.hooked, err = tx.HasWebhooks(ctx); err != nil {
+		return nil, err
+	}
+	if err := fn(a); err != nil {
+		return nil, err
+	}
+	for id := range a.moved {
+		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{LastEventSeq: &a.projects[id].LastEventSeq}); err != nil {
+			return nil, err
+		}
+	}
+	return a.topics, tx.MoveAppFeed(ctx, a.feed)
+}
+
+func (a *applier) project(ctx context.Context, id string) (*store.AppProject, error) {
+	if p := a.projects[id]; p != nil {
+		return p, nil
+	}
+	p, err := a.tx.FindAnyAppProject(ctx, id)
+	if err == nil {
+		a.projects[id] = p
+	}
+	return p, err
+}
+
+// find returns a build, or nil.
+func (a *applier) find(ctx context.Context, id string) (*store.AppBuild, error) {
+	if b := a.builds[id]; b != nil {
+		return b, nil
+	}
+	b, err := a.tx.FindAnyAppBuild(ctx, id)
+	if b != nil {
+		a.builds[id] = b
+	}
+	return b, err
 }
 
 // event applies an event, once: one that was applied, or that comes after a
@@ -30,7 +81,7 @@ func (a *applier) event(ctx context.Context, e previewd.Event) error {
 	if !previewd.IsID(e.ProjectID) || e.Seq < 1 || e.Type == "" || e.BuildID != "" && !previewd.IsID(e.BuildID) {
 		return errors.New("it names no project, number or type")
 	}
-	p, err := a.tx.FindAnyAppProject(ctx, e.ProjectID)
+	p, err := a.project(ctx, e.ProjectID)
 	if previewd.ErrorCode(err) == previewd.CodeNotFound {
 		return a.park(ctx, e)
 	}
@@ -39,10 +90,7 @@ func (a *applier) event(ctx context.Context, e previewd.Event) error {
 	}
 	if e.Seq > p.LastEventSeq+1 {
 		// What was parked of it comes first.
-		if _, err := a.release(ctx, e.ProjectID); err != nil {
-			return err
-		}
-		if p, err = a.tx.FindAnyAppProject(ctx, e.ProjectID); err != nil {
+		if err := a.release(ctx, e.ProjectID); err != nil {
 			return err
 		}
 	}
@@ -52,42 +100,58 @@ func (a *applier) event(ctx context.Context, e previewd.Event) error {
 // park keeps an event of a project that a gateway has asked for. Others' are none
 // of its business.
 func (a *applier) park(ctx context.Context, e previewd.Event) error {
-	key, _ := e.Data["idempotencyKey"].(string)
-	ours := strings.HasPrefix(key, projectKey)
+	first := e
 	if e.Type != previewd.EventProjectCreated {
 		parked, err := a.tx.ListParked(ctx, e.ProjectID)
 		if err != nil {
 			return err
 		}
-		ours = len(parked) > 0
+		if len(parked) > 0 {
+			first = parked[0].Event
+		}
 	}
-	if !ours || fault.Off(fault.Parking) {
+	key, _ := first.Data["idempotencyKey"].(string)
+	if !strings.HasPrefix(key, projectKey) || fault.Off(fault.Parking) {
 		a.counts.Foreign.Add(1)
 		return nil
 	}
-	return a.tx.ParkEvent(ctx, e)
+	// Whoever ends the intent has done so, or will find what is parked here.
+	in, err := a.tx.LockIntentByWorkerKey(ctx, key)
+	if err != nil {
+		return err
+	}
+	since := a.tx.Now()
+	if in == nil || in.State.Final() {
+		// An intent is stored before the worker is asked. When there is none, or it
+		// has ended, there is nothing to wait for.
+		if first.Seq != e.Seq && in != nil && in.State != previewd.IntentConfirmed {
+			return nil // what it has left behind is being deleted
+		}
+		since = since.Add(-a.Parked)
+		a.topics[followTopic] = true
+	}
+	return a.tx.ParkEvent(ctx, e, since)
 }
 
 // release applies a project's parked events, if the project is stored.
-func (a *applier) release(ctx context.Context, projectID string) (n int, err error) {
+func (a *applier) release(ctx context.Context, projectID string) error {
 	parked, err := a.tx.ListParked(ctx, projectID)
 	if err != nil || len(parked) == 0 {
-		return 0, err
+		return err
+	}
+	p, err := a.project(ctx, projectID)
+	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	for _, e := range parked {
-		p, err := a.tx.FindAnyAppProject(ctx, projectID)
-		if previewd.ErrorCode(err) == previewd.CodeNotFound {
-			return 0, nil
-		}
-		if err != nil {
-			return n, err
-		}
 		if err := a.change(ctx, p, e.Event); err != nil {
-			return n, err
+			return err
 		}
-		n++
 	}
-	return n, a.tx.ForgetParked(ctx, projectID)
+	return a.tx.ForgetParked(ctx, projectID)
 }
 
 // change does what an event tells of, and tells of it in the app's words.
@@ -112,9 +176,7 @@ func (a *applier) change(ctx context.Context, p *store.AppProject, e previewd.Ev
 	if err != nil {
 		return err
 	}
-	if err := a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{LastEventSeq: &e.Seq}); err != nil {
-		return err
-	}
+	p.LastEventSeq, a.moved[p.ID] = max(p.LastEventSeq, e.Seq), true
 	told := e
 	told.Data = data
 	a.feed.Position++
@@ -127,7 +189,7 @@ func (a *applier) change(ctx context.Context, p *store.AppProject, e previewd.Ev
 
 // hook has the webhooks told that want to know.
 func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Event) error {
-	if !slices.Contains(hookTypes, string(e.Type)) {
+	if !a.hooked || !slices.Contains(hookTypes, string(e.Type)) {
 		return nil
 	}
 	data := maps.Clone(e.Data)
@@ -147,8 +209,8 @@ func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Even
 var hookTypes = previewd.WebhookTypes()
 
 func (a *applier) deleted(ctx context.Context, p *store.AppProject) error {
-	if p.State == "deleted" {
-		return nil
+	if now, err := a.tx.FindAnyAppProject(ctx, p.ID); err != nil || now.State == "deleted" {
+		return err
 	}
 	if err := a.tx.ReleaseName(ctx, p.IntentID); err != nil {
 		return err
@@ -180,7 +242,7 @@ func integer(v any) int64 {
 
 // build applies an event of a build.
 func (a *applier) build(ctx context.Context, p *store.AppProject, e previewd.Event, data map[string]any) error {
-	b, err := a.tx.FindAnyAppBuild(ctx, e.BuildID)
+	b, err := a.find(ctx, e.BuildID)
 	if err != nil {
 		return err
 	}
@@ -227,6 +289,11 @@ func (a *applier) unknownBuild(ctx context.Context, p *store.AppProject, e previ
 		OwnerID: p.OwnerID, WorkerStatus: previewd.BuildQueued,
 	}
 	if err := a.tx.InsertAppBuild(ctx, b); err != nil {
+		return nil, err
+	}
+	// Its confirmation may have come between.
+	b, err := a.find(ctx, b.ID)
+	if err != nil || b == nil {
 		return nil, err
 	}
 	return b, a.openBilling(ctx, a.tx, b)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/gateway"
+	"github.com/previewd/previewd/internal/store"
 )
 
 // feedOf returns all events of the worker's.
@@ -239,5 +240,27 @@ func TestProjectsWithoutIntentAreAdopted(t *testing.T) {
 		require.Equal(t, previewd.ProjectDeployed, project.Status)
 		require.Equal(t, int64(1), f.Counts().Adopted.Load())
 		require.Equal(t, previewd.BillingSettled, f.sessions(ann)[0].State)
-	}, func(c *gateway.Config) { c.Parked = time.Nanosecond })
+	})
+}
+
+// An entry's key names what it is for, so that the ledger can refuse it the
+// second time, whoever posts it.
+func TestEntriesArePostedOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.create(ann)
+		f.build(previewd.Outcome{Kind: previewd.OutcomeCompleted})
+		f.follow()
+		s := f.sessions(ann)[0]
+		require.NotEmpty(t, s.Entries)
+		for _, e := range s.Entries {
+			require.Equal(t, "build:"+made.Build.ID+":epoch:1:meter:"+e.Meter, e.Key)
+		}
+		before, err := f.Store.FindBalance(t.Context(), "user:"+ann)
+		require.NoError(t, err)
+		err = f.Store.Tx(t.Context(), "again", func(tx *store.DB) error { return tx.CloseBilling(t.Context(), s) })
+		require.Equal(t, previewd.CodeConflict, previewd.ErrorCode(err), "it is closed")
+		after, err := f.Store.FindBalance(t.Context(), "user:"+ann)
+		require.NoError(t, err)
+		require.Equal(t, before, after)
+	}, priced)
 }

@@ -226,6 +226,8 @@ type faultyWorker struct {
 	mu     sync.Mutex
 	before func() error // of a create: the request is lost
 	after  func() error // of a create: the answer is lost
+	list   func() error // of a look at the feed
+	listed int
 	events func(*previewd.EventPage)
 	asked  int
 }
@@ -279,6 +281,15 @@ func (w *faultyWorker) CreateBuild(ctx context.Context, req previewd.CreateBuild
 }
 
 func (w *faultyWorker) ListEvents(ctx context.Context, filter previewd.EventFilter) (*previewd.EventPage, error) {
+	w.mu.Lock()
+	w.listed++
+	list := w.list
+	w.mu.Unlock()
+	if list != nil {
+		if err := list(); err != nil {
+			return nil, err
+		}
+	}
 	found, err := w.Worker.ListEvents(ctx, filter)
 	w.mu.Lock()
 	defer w.mu.Unlock()

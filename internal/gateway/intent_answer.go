@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 )
 
@@ -85,7 +86,7 @@ func (s *Service) coalesce(ctx context.Context, mine, other *store.Intent, why p
 func (s *Service) takeOver(ctx context.Context, in *store.Intent) (taken *store.Intent, postponed bool, err error) {
 	err = s.Store.Tx(ctx, "intent.claim", func(tx *store.DB) (err error) {
 		taken, postponed = nil, false
-		if in.ClaimUntil.After(tx.Now()) {
+		if in.ClaimUntil.After(tx.Now()) && !fault.Off(fault.IntentClaim) {
 			return nil
 		}
 		if postponed = in.NextAttemptAt.After(tx.Now()); postponed {

@@ -15,12 +15,12 @@ import (
 // is told of the id before. There is no other way into these tables but adopt,
 // which ends here too.
 func (s *Service) confirm(ctx context.Context, in *store.Intent, m made) (*store.Intent, error) {
-	if in.CancelRequested {
+	if takenBack(in) {
 		return s.cancelMade(ctx, in, m)
 	}
 	var now *store.Intent
 	err := s.Store.Tx(ctx, "intent.confirm", func(tx *store.DB) (err error) {
-		if now, err = tx.LockIntent(ctx, in.ID); err != nil || now.State.Final() || now.CancelRequested {
+		if now, err = tx.LockIntent(ctx, in.ID); err != nil || now.State.Final() || takenBack(now) {
 			return err
 		}
 		return s.store(ctx, tx, now, m)
@@ -32,7 +32,7 @@ func (s *Service) confirm(ctx context.Context, in *store.Intent, m made) (*store
 		return s.postpone(ctx, in, s.badAnswer(in, "another intent has its id"))
 	case err != nil:
 		return nil, err
-	case now.CancelRequested && !now.State.Final():
+	case takenBack(now) && !now.State.Final():
 		return s.cancelMade(ctx, now, m)
 	}
 	s.Changes.Notify(intentTopic(in.ID))
@@ -41,6 +41,8 @@ func (s *Service) confirm(ctx context.Context, in *store.Intent, m made) (*store
 		telemetry.UserID, in.UserID, telemetry.IDGenerationSource, previewd.IDSourceServer, telemetry.RequestID, in.RequestID)
 	return now, nil
 }
+
+func takenBack(in *store.Intent) bool { return in.CancelRequested && !fault.Off(fault.CancelKept) }
 
 // store writes what confirm stores.
 func (s *Service) store(ctx context.Context, tx *store.DB, in *store.Intent, m made) error {
@@ -92,9 +94,12 @@ func (s *Service) newBuild(in *store.Intent, m made, tx *store.DB) (*store.AppBu
 }
 
 func (s *Service) storeProject(ctx context.Context, tx *store.DB, in *store.Intent, m made, build *store.AppBuild) (*store.AppProject, error) {
-	body, err := tx.FindIntentRequest(ctx, in.ID)
-	if err != nil {
-		return nil, err
+	body := m.request
+	if body == nil {
+		var err error
+		if body, err = tx.FindIntentRequest(ctx, in.ID); err != nil {
+			return nil, err
+		}
 	}
 	var a ask
 	if body != nil {

@@ -188,8 +188,11 @@ func (s *Service) newIntent(req Request, operation, projectID string, a ask) *st
 		},
 		UserID: req.User.ID, ClientKey: req.IdempotencyKey, WorkerKey: projectKey + id, ClaimedBy: s.Holder, RequestID: req.RequestID,
 	}
-	if operation == previewd.IntentCreateBuild {
+	switch {
+	case operation == previewd.IntentCreateBuild:
 		in.WorkerKey = buildKey + id
+	case in.Name == "":
+		in.Name = suggestName(a.Prompt, a.Template)
 	}
 	if in.ClientKey == "" {
 		in.ClientKey = "none:" + id
@@ -204,9 +207,11 @@ func (c *creation) begin(ctx context.Context) (other *store.Intent, replayed pre
 	if in.Fingerprint, err = c.ask.fingerprint(in.Operation, in.ProjectID); err != nil {
 		return nil, "", err
 	}
+	suggested := in.Name
 	var refused *previewd.Error
 	err = c.Store.Tx(ctx, "intent", func(tx *store.DB) (err error) {
 		other, replayed, refused = nil, previewd.ReplayedKey, nil
+		in.Name = suggested
 		in.ClaimUntil, in.DeadlineAt = tx.Now().Add(c.Claim), tx.Now().Add(c.Deadline)
 		in.CreatedAt, in.UpdatedAt = tx.Now(), tx.Now()
 		if c.req.IdempotencyKey == "" && !fault.Off(fault.Window) {
@@ -233,6 +238,7 @@ func (c *creation) begin(ctx context.Context) (other *store.Intent, replayed pre
 		if err != nil {
 			return err
 		}
+		in.Request = c.body
 		return tx.InsertIntentRequest(ctx, in.ID, c.body)
 	})
 	if err == nil && refused != nil {
@@ -255,13 +261,14 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 		return err
 	}
 	if c.ask.Name == "" {
-		if err := reserveSuggested(ctx, tx, in, suggestName(c.ask.Prompt, c.ask.Template)); err != nil {
+		suggested := in.Name
+		if err := reserveSuggested(ctx, tx, in); err != nil || in.Name == suggested {
 			return err
 		}
 		return tx.NameIntent(ctx, in.ID, in.Name)
 	}
 	free, err := tx.ReserveName(ctx, in.UserID, foldName(c.ask.Name), in.ID)
-	if err == nil && !free {
+	if err == nil && !free && !fault.Off(fault.NameOnce) {
 		err = nameTaken(c.ask.Name)
 	}
 	return err

@@ -31,6 +31,34 @@ func (s *Service) RunReconciler(ctx context.Context) error {
 	})
 }
 
+// Recover gives back what this process has claimed in its last life: it is called
+// before anything else, and only one process has its name.
+func (s *Service) Recover(ctx context.Context) error {
+	if fault.Off(fault.ClaimsBack) {
+		return nil
+	}
+	return s.Store.Tx(ctx, "intent.recover", func(tx *store.DB) error {
+		_, err := tx.ReleaseClaims(ctx, s.Holder)
+		return err
+	})
+}
+
+// workerIsBack has asked again at once for what was put off while the worker was
+// away: full jitter would take a minute longer.
+func (s *Service) workerIsBack(ctx context.Context) {
+	var n int64
+	err := s.Store.Tx(ctx, "intent.hasten_all", func(tx *store.DB) (err error) {
+		n, err = tx.HastenPostponed(ctx)
+		return err
+	})
+	if err != nil {
+		s.failed(ctx, "hastening intents failed", err)
+	}
+	if n > 0 {
+		s.Changes.Notify(intentsTopic)
+	}
+}
+
 // Reconcile works on the intents that are due, several at a time. It reports
 // whether there may be more.
 func (s *Service) Reconcile(ctx context.Context) (more bool) {

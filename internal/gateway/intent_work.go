@@ -25,6 +25,7 @@ type made struct {
 	seq                             int64
 	status                          previewd.BuildStatus
 	position                        int
+	request                         []byte // what was asked for
 	eta                             *time.Time
 }
 
@@ -40,7 +41,8 @@ func (s *Service) work(ctx context.Context, in *store.Intent, patience time.Dura
 	switch {
 	case err == nil:
 		return s.confirm(ctx, in, m)
-	case errors.As(err, &refused) && isStateless(refused.Code) && in.Attempts == 1:
+	case errors.As(err, &refused) && isStateless(refused.Code) && in.Attempts == 1,
+		isDefinitive(previewd.ErrorCode(err)) && fault.Off(fault.RefusalKept):
 		// Nobody has been told of the intent.
 		if failed := s.discard(ctx, in, refused); failed != nil {
 			return nil, failed
@@ -88,9 +90,11 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	if in.State == previewd.IntentAttention {
 		return s.lookUp(ctx, in)
 	}
-	body, err := s.Store.FindIntentRequest(ctx, in.ID)
-	if err != nil {
-		return m, err
+	body := in.Request
+	if body == nil {
+		if body, err = s.Store.FindIntentRequest(ctx, in.ID); err != nil {
+			return m, err
+		}
 	}
 	if body == nil {
 		return m, errOver
@@ -113,6 +117,7 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	} else {
 		m, err = s.askProject(call, in, a, key)
 	}
+	m.request = body
 	if err == nil {
 		err = fault.Point("gateway.after_worker")
 	}

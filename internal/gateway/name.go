@@ -73,9 +73,13 @@ func suggestName(prompt, template string) string {
 // nameTries bounds how many numbered names are tried.
 const nameTries = 10_000
 
-// reserveSuggested gives the intent the suggested name, or the first of it with a
-// number that the user does not have.
-func reserveSuggested(ctx context.Context, tx *store.DB, in *store.Intent, suggested string) error {
+// reserveSuggested gives the intent the name that was suggested, or the first of
+// it with a number that the user does not have.
+func reserveSuggested(ctx context.Context, tx *store.DB, in *store.Intent) error {
+	suggested := in.Name
+	if ok, err := tx.ReserveName(ctx, in.UserID, foldName(suggested), in.ID); err != nil || ok {
+		return err
+	}
 	taken := map[string]bool{}
 	names, err := tx.ListNames(ctx, in.UserID, foldName(suggested), nameTries)
 	if err != nil {
@@ -84,11 +88,8 @@ func reserveSuggested(ctx context.Context, tx *store.DB, in *store.Intent, sugge
 	for _, name := range names {
 		taken[name] = true
 	}
-	for n := 1; n <= nameTries; n++ {
-		name := suggested
-		if n > 1 {
-			name = fmt.Sprintf("%s %d", suggested, n)
-		}
+	for n := 2; n <= nameTries; n++ {
+		name := fmt.Sprintf("%s %d", suggested, n)
 		if taken[foldName(name)] {
 			continue
 		}

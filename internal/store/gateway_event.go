@@ -86,14 +86,15 @@ type ParkedEvent struct {
 	ParkedAt time.Time
 }
 
-// ParkEvent keeps an event for later; one that is kept already stays as it is.
-func (db *DB) ParkEvent(ctx context.Context, e previewd.Event) error {
+// ParkEvent keeps an event for later, as one that waits since a moment; one that
+// is kept already stays as it is.
+func (db *DB) ParkEvent(ctx context.Context, e previewd.Event, since time.Time) error {
 	text, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
 	_, err = db.exec(ctx, `INSERT INTO gateway_parked_events (project_id, seq, event, state, parked_at) VALUES ($1, $2, $3, 'parked', $4)
-		ON CONFLICT (project_id, seq) DO NOTHING`, e.ProjectID, e.Seq, string(text), micros(db.now))
+		ON CONFLICT (project_id, seq) DO NOTHING`, e.ProjectID, e.Seq, string(text), micros(since))
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 )
 
 // Intent is an intent's row.
@@ -22,6 +23,7 @@ type Intent struct {
 	ClaimUntil  time.Time
 	DeadlineAt  time.Time
 	RequestID   string
+	Request     []byte // what to ask the worker for; of an intent that was just stored
 }
 
 const intentColumns = `id, operation, state, name, project_id, build_id, cancel_requested, attempts, next_attempt_at, last_error,
@@ -124,6 +126,12 @@ func (db *DB) FindIntentByWorkerKey(ctx context.Context, key string) (*Intent, e
 	return db.findIntent(ctx, `worker_key = $1`, key)
 }
 
+// LockIntentByWorkerKey is FindIntentByWorkerKey for an intent that nobody else
+// changes until the transaction ends.
+func (db *DB) LockIntentByWorkerKey(ctx context.Context, key string) (*Intent, error) {
+	return db.findIntent(ctx, `worker_key = $1`+db.engine.locking(lockRow), key)
+}
+
 // LockIntent returns an intent that nobody else changes until the transaction
 // ends. It returns CodeNotFound.
 func (db *DB) LockIntent(ctx context.Context, id string) (*Intent, error) {
@@ -140,16 +148,39 @@ type Claim struct {
 	For    time.Duration
 }
 
-// ClaimIntents gives intents that are due to the holder, oldest first.
-func (db *DB) ClaimIntents(ctx context.Context, c Claim, limit int) ([]*Intent, error) {
-	return db.claimIntents(ctx, c, `state IN ('pending', 'attention') AND next_attempt_at <= $1 AND claim_until <= $1
-		ORDER BY next_attempt_at LIMIT $2`+db.engine.locking(skipLockedRow), micros(db.now), limit)
+// ClaimIntents gives intents that are due to the holder, oldest first; those that
+// need attention come last. Each state has an index of its own.
+func (db *DB) ClaimIntents(ctx context.Context, c Claim, limit int) (list []*Intent, err error) {
+	for _, state := range []string{`'pending'`, `'attention'`} {
+		found, err := db.claimIntents(ctx, c, `state = `+state+` AND next_attempt_at <= $1 AND claim_until <= $1
+			ORDER BY next_attempt_at LIMIT $2`+db.engine.locking(skipLockedRow), micros(db.now), limit-len(list))
+		if list = append(list, found...); err != nil || len(list) == limit {
+			return list, err
+		}
+	}
+	return list, nil
+}
+
+// ReleaseClaims gives back what a holder has claimed, and returns how much.
+func (db *DB) ReleaseClaims(ctx context.Context, holder string) (int64, error) {
+	return db.exec(ctx, `UPDATE gateway_intents SET claim_until = 0 WHERE state = 'pending' AND claimed_by = $1 AND claim_until > 0`, holder)
+}
+
+// HastenPostponed makes intents due now that wait because the worker was away,
+// and returns how many.
+func (db *DB) HastenPostponed(ctx context.Context) (int64, error) {
+	return db.exec(ctx, `UPDATE gateway_intents SET next_attempt_at = $1 WHERE state = 'pending' AND next_attempt_at > $1 AND last_error = $2`,
+		micros(db.now), string(previewd.CodeUnavailable))
 }
 
 // ClaimIntent gives a pending intent to the holder unless somebody else has it;
 // then it returns nil.
 func (db *DB) ClaimIntent(ctx context.Context, c Claim, id string) (*Intent, error) {
-	list, err := db.claimIntents(ctx, c, `state = 'pending' AND claim_until <= $1 AND id = $2`+db.engine.locking(skipLockedRow), micros(db.now), id)
+	guard := `claim_until <= $1`
+	if fault.Off(fault.IntentClaim) {
+		guard = `$1 > 0`
+	}
+	list, err := db.claimIntents(ctx, c, `state = 'pending' AND `+guard+` AND id = $2`+db.engine.locking(skipLockedRow), micros(db.now), id)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}

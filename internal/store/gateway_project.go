@@ -93,28 +93,33 @@ func (db *DB) InsertAppProject(ctx context.Context, p *AppProject) error {
 	if err != nil {
 		return err
 	}
-	return db.InsertAppBuild(ctx, p.Newest)
+	_, err = db.insertAppBuild(ctx, p.Newest)
+	return err
 }
 
 // InsertAppBuild stores a build; one that is stored already stays as it is.
 func (db *DB) InsertAppBuild(ctx context.Context, b *AppBuild) error {
-	failure, err := failureText(b.Failure)
-	if err != nil {
-		return err
-	}
-	n, err := db.exec(ctx, `
-		INSERT INTO gateway_builds (id, project_id, owner_id, seq, status, worker_status, canceling, epoch, version, preview_url,
-			superseded_by, failure, reference_id, event_seq, queued_at, started_at, finished_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-		ON CONFLICT (id) DO NOTHING`,
-		b.ID, b.ProjectID, b.OwnerID, b.Seq, string(b.Status), string(b.WorkerStatus), number01(b.Canceling), b.Epoch, b.Version,
-		b.PreviewURL, b.SupersededBy, failure, b.ReferenceID, b.EventSeq, micros(b.QueuedAt), microsPtr(b.StartedAt), microsPtr(b.FinishedAt))
+	n, err := db.insertAppBuild(ctx, b)
 	if err != nil || n == 0 {
 		return err
 	}
 	_, err = db.exec(ctx, `UPDATE gateway_projects SET build_seq = $2, updated_at = $3 WHERE id = $1 AND build_seq < $2`,
 		b.ProjectID, b.Seq, micros(db.now))
 	return err
+}
+
+func (db *DB) insertAppBuild(ctx context.Context, b *AppBuild) (n int64, err error) {
+	failure, err := failureText(b.Failure)
+	if err != nil {
+		return 0, err
+	}
+	return db.exec(ctx, `
+		INSERT INTO gateway_builds (id, project_id, owner_id, seq, status, worker_status, canceling, epoch, version, preview_url,
+			superseded_by, failure, reference_id, event_seq, queued_at, started_at, finished_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+		ON CONFLICT (id) DO NOTHING`,
+		b.ID, b.ProjectID, b.OwnerID, b.Seq, string(b.Status), string(b.WorkerStatus), number01(b.Canceling), b.Epoch, b.Version,
+		b.PreviewURL, b.SupersededBy, failure, b.ReferenceID, b.EventSeq, micros(b.QueuedAt), microsPtr(b.StartedAt), microsPtr(b.FinishedAt))
 }
 
 // UpdateAppBuild stores what an event has changed of a build. It returns

@@ -33,6 +33,12 @@ const (
 	clockDifference = time.Minute
 )
 
+// HasWebhooks reports whether there is anybody to tell.
+func (db *DB) HasWebhooks(ctx context.Context) (bool, error) {
+	var one int
+	return db.one(ctx, []any{&one}, `SELECT 1 FROM gateway_webhook_endpoints WHERE state = 'active' LIMIT 1`)
+}
+
 // EnqueueWebhooks adds a pending delivery of an event for each active endpoint of
 // its owner, and of the operator, that wants its type, and returns how many it
 // added. It belongs into the transaction that tells of the event. Told again it

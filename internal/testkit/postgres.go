@@ -230,6 +230,24 @@ func (s *PostgresServer) CutOne(tb testing.TB, database string) {
 		WHERE datname = $1 AND backend_type = 'client backend' ORDER BY random() LIMIT 1`, strings.TrimPrefix(u.Path, "/")))
 }
 
+// Copy makes a copy of a database that nobody uses and returns its URL; the copy
+// is dropped at the end of the test.
+func (s *PostgresServer) Copy(tb testing.TB, database string) string {
+	tb.Helper()
+	u, err := url.Parse(database)
+	require.NoError(tb, err)
+	databases.Lock()
+	databases.count++
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.count)
+	databases.Unlock()
+	ctx, from := context.Background(), strings.TrimPrefix(u.Path, "/")
+	require.NoError(tb, s.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, from))
+	// A session that was ended is there for a moment longer.
+	Eventually(tb, "the database is copied", func() bool { return s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+from) == nil })
+	tb.Cleanup(func() { require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")) })
+	return s.named(name)
+}
+
 // EmptyDatabase makes a database without any tables.
 func (s *PostgresServer) EmptyDatabase(tb testing.TB) string {
 	tb.Helper()

@@ -27,6 +27,7 @@ type Proxy struct {
 	limit   atomic.Int64 // bytes from the server until its connection is cut; 0: none
 
 	mu     sync.Mutex
+	refuse bool
 	open   map[net.Conn]bool
 	paused chan struct{} // closed at the end of the pause; nil when there is none
 }
@@ -71,7 +72,18 @@ func (p *Proxy) Heal() {
 	p.drop.Store(0)
 	p.limit.Store(0)
 	p.delay.Store(0)
+	p.Refuse(false)
 	p.Resume()
+}
+
+// Refuse cuts all connections, and new ones at once, until it is told otherwise.
+func (p *Proxy) Refuse(on bool) {
+	p.mu.Lock()
+	p.refuse = on
+	p.mu.Unlock()
+	if on {
+		p.Cut(math.MaxInt)
+	}
 }
 
 // Delay makes each piece from the server take this long.
@@ -126,6 +138,13 @@ func (p *Proxy) accept() {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return
+		}
+		p.mu.Lock()
+		refuse := p.refuse
+		p.mu.Unlock()
+		if refuse {
+			reset(client)
+			continue
 		}
 		server, err := net.Dial("tcp", p.target)
 		if err != nil {
