@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -142,8 +143,14 @@ func (a *ask) check() error {
 		}
 		a.Metadata["template"] = a.Template
 	}
+	// It is stored before the worker knows whether there is one, and may name the project.
+	if len(a.Template) > maxTemplate || strings.Map(previewd.Harmless, a.Template) != a.Template {
+		return invalid("There is no such template: /api/templates lists them.", "template")
+	}
 	return nil
 }
+
+const maxTemplate = 64
 
 func tooLarge(field string, limit int64) error {
 	return &previewd.Error{Code: previewd.CodeTooLarge, Message: fmt.Sprintf("%s is larger than %d.", field, limit), Details: field}
