@@ -66,6 +66,8 @@ const (
 	FailDependencyUnavailable = "dependency_unavailable"
 	FailUnsafePath            = "unsafe_path"
 	FailRunnerUnavailable     = "runner_unavailable"
+	FailSSRAdapter            = "ssr_adapter_unsupported"
+	FailWorkspace             = "workspace_unsupported"
 	FailNoIndex               = "no_index_html"
 	FailOutputTooLarge        = "output_too_large"
 	FailBadConfig             = "bad_config"

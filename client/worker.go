@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -128,9 +129,34 @@ func (c *Client) ListEvents(ctx context.Context, filter previewd.EventFilter) (*
 	if filter.Wait > 0 {
 		query.Set("wait", filter.Wait.String())
 	}
-	var page previewd.EventPage
-	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/events", query: query, out: &page})
-	return &page, err
+	var page struct {
+		Events []json.RawMessage
+		Next   string
+		Reset  bool
+	}
+	if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/events", query: query, out: &page}); err != nil {
+		return nil, err
+	}
+	found := &previewd.EventPage{Events: []previewd.Event{}, Next: page.Next, Reset: page.Reset}
+	for _, raw := range page.Events {
+		found.Events = append(found.Events, readEvent(raw))
+	}
+	return found, nil
+}
+
+// readEvent reads an event of the feed. One that is none keeps its place only, so
+// that it does not keep the others back: its type is "".
+func readEvent(raw json.RawMessage) (e previewd.Event) {
+	if json.Unmarshal(raw, &e) == nil {
+		return e
+	}
+	var place struct {
+		Cursor    string
+		ProjectID string
+		Seq       int64
+	}
+	_ = json.Unmarshal(raw, &place) // what it could read of it
+	return previewd.Event{Cursor: place.Cursor, ProjectID: place.ProjectID, Seq: place.Seq}
 }
 
 // ListTemplates returns the server's built-in templates.

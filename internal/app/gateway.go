@@ -86,7 +86,8 @@ func (b *builder) gateway(ctx context.Context) error {
 	})
 	gateway.Register(b.mux, gateway.APIConfig{
 		Service: b.Gateway, Verify: verify, Denials: denials, Streams: b.userStreams(hub), Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
-		Hooks: webhook.NewService(webhook.ServiceConfig{Store: b.Users, Egress: egress, Audit: gateway.AuditHook}),
+		Hooks:      webhook.NewService(webhook.ServiceConfig{Store: b.Users, Egress: egress, Audit: gateway.AuditHook}),
+		References: b.references(),
 	})
 	recover := b.recover
 	b.recover = func(ctx context.Context) error { return errors.Join(recover(ctx), b.Gateway.Recover(ctx)) }
@@ -96,6 +97,15 @@ func (b *builder) gateway(ctx context.Context) error {
 	}
 	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller, b.Gateway.RunSweeper)
 	return nil
+}
+
+// references are where a reference may be known: the gateway's database, and the
+// worker's if this process has it.
+func (b *builder) references() []gateway.References {
+	if b.Users == b.Store {
+		return []gateway.References{b.Users}
+	}
+	return []gateway.References{b.Users, b.Store}
 }
 
 // userStreams returns what follows the gateway's events: with a database of its
@@ -125,7 +135,12 @@ func (b *builder) findWorker() (previewd.Worker, error) {
 	if b.Config.WorkerURL == "" {
 		return b.Worker.For(gatewayName), nil
 	}
-	client, err := workerapi.NewClient(workerapi.ClientConfig{URL: b.Config.WorkerURL, Token: b.Config.WorkerToken})
+	client, err := workerapi.NewClient(workerapi.ClientConfig{
+		URL: b.Config.WorkerURL, Token: b.Config.WorkerToken, Timeouts: workerapi.ClientTimeouts{
+			Change: 2 * time.Minute, // of the largest tree on a slow line; who asks is less patient
+			Read:   workerapi.DefaultClientTimeouts.Read, Integrity: workerapi.DefaultClientTimeouts.Integrity,
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -168,18 +183,18 @@ func (b *builder) verifier(denials *gateway.Denials) (httpx.VerifyUser, error) {
 // watchGateway shows what the gateway counts.
 func (m *metrics) watchGateway(ctx context.Context, s *gateway.Service) {
 	c := s.Counts()
-	parked := func(poison bool) func() float64 {
+	ask := func(count func(context.Context) (int, int, error), second bool) func() float64 {
 		return func() float64 {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			waiting, aside, err := s.Store.CountParked(ctx)
+			one, two, err := count(ctx)
 			switch {
 			case err != nil:
 				return -1
-			case poison:
-				return float64(aside)
+			case second:
+				return float64(two)
 			}
-			return float64(waiting)
+			return float64(one)
 		}
 	}
 	m.registry.MustRegister(
@@ -189,8 +204,10 @@ func (m *metrics) watchGateway(ctx context.Context, s *gateway.Service) {
 		counter("previewd_gateway_poison_events_total", "Events that were moved aside.", c.Poison.Load),
 		counter("previewd_gateway_adopted_total", "Projects of the worker's that were adopted.", c.Adopted.Load),
 		counter("previewd_gateway_replays_total", "Requests of users that were answered before.", c.Replays.Load),
-		gauge("previewd_gateway_events_parked", "Events that wait for their project; -1 when that cannot be told.", parked(false)),
-		gauge("previewd_gateway_events_aside", "Events that could not be applied; -1 when that cannot be told.", parked(true)))
+		gauge("previewd_gateway_events_parked", "Events that wait for their project; -1 when that cannot be told.", ask(s.Store.CountParked, false)),
+		gauge("previewd_gateway_events_aside", "Events that could not be applied; -1 when that cannot be told.", ask(s.Store.CountParked, true)),
+		gauge("previewd_gateway_projects_attention", "Projects that need an operator; -1 when that cannot be told.", ask(s.Store.CountAttention, false)),
+		gauge("previewd_gateway_intents_attention", "Creations that need an operator; -1 when that cannot be told.", ask(s.Store.CountAttention, true)))
 }
 
 // watchClient shows what the worker's client counts.

@@ -38,8 +38,8 @@ const (
 	exitInterrupted = 130
 )
 
-const exitHelp = `Exit codes: 0 done; 1 error; 2 wrong usage; 3 the build failed, was canceled or superseded; 4 not found;
-5 not allowed; 6 the server cannot be reached; 7 waited too long; 8 a promise is broken (doctor);
+const exitHelp = `Exit codes: 0 done; 1 error; 2 wrong usage; 3 the build failed, was canceled or superseded, or is refused (detect);
+4 not found; 5 not allowed; 6 the server cannot be reached; 7 waited too long; 8 a promise is broken (doctor);
 130 interrupted.`
 
 // commands is the grammar of the command line.
@@ -49,6 +49,7 @@ type commands struct {
 	Projects   projectsCmd   `cmd:"" help:"Create, list and show projects."`
 	Builds     buildsCmd     `cmd:"" help:"Watch builds and read their logs."`
 	Versions   versionsCmd   `cmd:"" help:"List versions, and choose the one that is shown."`
+	Detect     detectCmd     `cmd:"" help:"Tell how a folder would be built, and why; runs nothing of it."`
 	Tokens     tokensCmd     `cmd:"" help:"Create, list and revoke service tokens, on the database itself."`
 	Support    supportCmd    `cmd:"" help:"Tell what is known of a reference id, on the database itself."`
 	Doctor     doctorCmd     `cmd:"" help:"Check a database and its files, with or without a server; repair and verify."`
@@ -191,8 +192,9 @@ func report(ctx context.Context, streams Streams, err error) int {
 		return exitOK
 	}
 	var ended *buildEndedError
+	var refused *refusedError
 	switch {
-	case errors.As(err, &ended):
+	case errors.As(err, &ended), errors.As(err, &refused):
 		return exitBuildFailed // has been printed, in full
 	case errors.Is(context.Cause(ctx), errInterrupted) && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)):
 		fmt.Fprintln(streams.Err, "previewd: interrupted")

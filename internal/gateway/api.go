@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	_ "embed"
 	"fmt"
 	"net/http"
@@ -22,9 +23,17 @@ type APIConfig struct {
 	Denials *Denials
 	Streams *httpx.Streams
 	Hooks   *webhook.Service
-	Version string
-	Recheck time.Duration // how often it is looked up whether what a user follows is still the user's; default 1 min
-	Alone   bool          // no other API is on the mux: the description is also where that of a server is looked for
+
+	References []References // where to look a reference up, one after another
+	Version    string
+	Recheck    time.Duration // how often it is looked up whether what a user follows is still the user's; default 1 min
+	Alone      bool          // no other API is on the mux: the description is also where that of a server is looked for
+}
+
+// References knows what reference ids name.
+type References interface {
+	// FindReference returns CodeNotFound for one that is not known.
+	FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error)
 }
 
 // API answers /api.
@@ -85,6 +94,8 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, user, op(get, "/api/templates", "list-templates", "List the built-in templates"), a.listTemplates)
 	httpx.Route(api, operator, op(get, "/api/admin/intents", "list-intents", "List creations of all users by state"), a.listIntents)
 	httpx.Route(api, operator, op(post, "/api/admin/intents/{intentId}/retry", "retry-intent", "Ask the worker about a creation now"), a.retryIntent)
+	httpx.Route(api, operator, op(get, "/api/admin/attention", "list-attention", "List projects that need an operator, and events that could not be applied"), a.listAttention)
+	httpx.Route(api, operator, op(post, "/api/admin/projects/{projectId}/settled", "settle-attention", "Say that a project needs nobody any more; its events that could not be applied are tried again"), a.settleAttention)
 	httpx.Route(api, operator, op(get, "/api/admin/references/{referenceId}", "find-reference", "Tell what a reference names"), a.findReference)
 	httpx.Route(api, operator, op(get, "/api/admin/denied", "list-denied", "List whose tokens are refused"), a.listDenied)
 	httpx.Route(api, operator, op(post, "/api/admin/denied", "deny", "Refuse a user's or a session's tokens from now on"), a.deny)

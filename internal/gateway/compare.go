@@ -39,17 +39,22 @@ const compareTopic = "gateway/compare"
 // were left open. A build that differs although every event was applied has lost
 // one: then the worker's word is taken, and counted.
 func (s *Service) CompareOnce(ctx context.Context) error {
-	var list []*store.AppBuild
-	err := s.Store.Tx(ctx, "compare", func(tx *store.DB) (err error) {
-		list, err = tx.ClaimComparisons(ctx, tx.Now().Add(-s.Compare), compareBatch)
-		return err
-	})
-	if err != nil {
-		return err
-	}
 	errs := []error{s.finishDeletions(ctx)}
-	for _, b := range list {
-		errs = append(errs, s.compare(ctx, b))
+	for ctx.Err() == nil {
+		var list []*store.AppBuild
+		err := s.Store.Tx(ctx, "compare", func(tx *store.DB) (err error) {
+			list, err = tx.ClaimComparisons(ctx, tx.Now().Add(-s.Compare), compareBatch)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, b := range list {
+			errs = append(errs, s.compare(ctx, b))
+		}
+		if len(list) < compareBatch {
+			break
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -59,6 +64,10 @@ func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
 	defer cancel()
 	theirs, err := s.Worker.FindBuild(call, b.ID, 0)
 	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		// Its project may have been deleted: then an event says so.
+		if caught, err := s.caughtUp(ctx); err != nil || !caught {
+			return err
+		}
 		return s.lost(ctx, b)
 	}
 	if err != nil || theirs.Status == b.WorkerStatus {
@@ -71,8 +80,12 @@ func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
 	if !theirs.Status.Terminal() {
 		return nil // on its way: an event will tell, and where it stands is told live
 	}
+	if theirs.FinishedAt == nil {
+		s.counts.BadAnswers.Add(1)
+		return fmt.Errorf("cannot believe the worker: build %s is %s and has no end", b.ID, theirs.Status)
+	}
 	// Its last event was in the feed before this look at the feed's end.
-	if caught, err := s.caughtUp(ctx, *theirs.FinishedAt); err != nil || !caught {
+	if caught, err := s.caughtUp(ctx); err != nil || !caught || time.Since(*theirs.FinishedAt) < feedDelay {
 		return err
 	}
 	return s.correct(ctx, theirs)
@@ -81,8 +94,8 @@ func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
 // feedDelay is how long an event may take to its place in the feed.
 const feedDelay = time.Minute
 
-// caughtUp reports whether every event of before the moment was applied.
-func (s *Service) caughtUp(ctx context.Context, moment time.Time) (bool, error) {
+// caughtUp reports whether every event that has its place in the feed was applied.
+func (s *Service) caughtUp(ctx context.Context) (bool, error) {
 	feed, err := s.Store.FindAppFeed(ctx)
 	if err != nil {
 		return false, err
@@ -91,7 +104,7 @@ func (s *Service) caughtUp(ctx context.Context, moment time.Time) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	return len(page.Events) == 0 && time.Since(moment) > feedDelay, nil
+	return len(page.Events) == 0, nil
 }
 
 // correct takes the worker's word for how a build ended.
@@ -110,7 +123,10 @@ func (s *Service) correct(ctx context.Context, theirs *previewd.Build) error {
 		if b.Status, err = theirs.Status.ProjectStatus(); err != nil {
 			return err
 		}
-		b.Failure, b.SupersededBy, b.StartedAt, b.FinishedAt = theirs.Failure, theirs.SupersededBy, theirs.StartedAt, theirs.FinishedAt
+		b.Failure, b.SupersededBy, b.FinishedAt = theirs.Failure, theirs.SupersededBy, theirs.FinishedAt
+		if b.StartedAt == nil && theirs.StartedAt != nil {
+			b.StartedAt = theirs.FinishedAt // when its last attempt began is not known: it costs nothing
+		}
 		if err := tx.UpdateAppBuild(ctx, b); err != nil {
 			return err
 		}
@@ -131,13 +147,20 @@ func (s *Service) correct(ctx context.Context, theirs *previewd.Build) error {
 	return err
 }
 
-// lost is for a build that the worker does not know, as after a backup of it was
-// restored: an operator decides. A project that was deleted is no such case.
+// lost is for a build that the worker does not know although no event has told
+// that it is gone, as after a backup of the worker was restored. An operator is
+// told; if it is so at the next comparison too, the build is over.
 func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
 	return s.Store.Tx(ctx, "compare.lost", func(tx *store.DB) error {
-		p, err := tx.FindAnyAppProject(ctx, b.ProjectID)
-		if err != nil || p.State != "active" || p.Attention != "" {
+		if _, err := tx.LockAppFeed(ctx); err != nil {
 			return err
+		}
+		p, err := tx.LockAppProject(ctx, b.ProjectID)
+		if err != nil || p.State != "active" {
+			return err
+		}
+		if p.Attention != "" {
+			return s.endLost(ctx, tx, b.ProjectID)
 		}
 		why := "the worker does not know build " + b.ID
 		s.Log.ErrorContext(ctx, "build lost", telemetry.ProjectID, b.ProjectID, telemetry.BuildID, b.ID)
@@ -146,6 +169,31 @@ func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
 		}
 		return audit(ctx, tx, reconciler, store.AuditEntry{Action: "project.attention", Subject: "project/" + b.ProjectID, Data: map[string]any{"why": why}})
 	})
+}
+
+// endLost ends a project's builds that the worker does not know any more: nobody
+// pays for them, and they are in nobody's way. The caller has locked the feed.
+func (s *Service) endLost(ctx context.Context, tx *store.DB, projectID string) error {
+	list, err := tx.ListOpenAppBuilds(ctx, projectID)
+	for _, b := range list {
+		at := tx.Now()
+		b.Status, b.WorkerStatus, b.Canceling, b.FinishedAt = previewd.ProjectFailed, previewd.BuildFailed, false, &at
+		b.Failure = &previewd.Failure{
+			Class: previewd.FailureInfra, Code: previewd.FailWorkerLost, Message: "The worker does not know this build any more.", Hint: "Start the build again.",
+		}
+		if err := tx.UpdateAppBuild(ctx, b); err != nil {
+			return err
+		}
+		if err := s.closeBilling(ctx, tx, b, 0); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, reconciler, store.AuditEntry{
+			Action: "build.correct", Subject: "build/" + b.ID, Data: map[string]any{"to": b.WorkerStatus, "why": "lost"},
+		}); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // adopt stores a project that the worker has made for this gateway, and whose
@@ -165,7 +213,7 @@ func (s *Service) adopt(ctx context.Context, p *previewd.Project) error {
 	}
 	suggested := in.Name
 	err = s.Store.Tx(ctx, "intent.adopt", func(tx *store.DB) error {
-		in.Name = suggested
+		in.Name, in.State, in.Status, in.Body, in.ProjectID, in.BuildID = suggested, previewd.IntentPending, 0, nil, "", ""
 		in.DeadlineAt, in.CreatedAt = tx.Now().Add(s.Deadline), p.CreatedAt
 		taken, err := tx.InsertIntent(ctx, in)
 		if err != nil || taken != nil {

@@ -43,6 +43,14 @@ func (d *Denials) Denied(ctx context.Context, userID, sessionID string) (bool, e
 		sessionID != "" && d.list[store.DeniedSubject{Kind: "session", Subject: sessionID}], nil
 }
 
+// canonical spells a subject as tokens' are read: UUIDs in lower case.
+func canonical(s store.DeniedSubject) store.DeniedSubject {
+	if lower := strings.ToLower(s.Subject); previewd.IsID(lower) {
+		s.Subject = lower
+	}
+	return s
+}
+
 // Deny refuses the tokens of a user or a session from now on.
 func (s *Service) Deny(ctx context.Context, req Request, subject store.DeniedSubject, reason string) error {
 	if subject.Kind != "user" && subject.Kind != "session" {
@@ -52,6 +60,7 @@ func (s *Service) Deny(ctx context.Context, req Request, subject store.DeniedSub
 		return invalid("subject must be a user's or a session's id.", "subject")
 	}
 	reason = strings.Map(previewd.Harmless, reason)
+	subject = canonical(subject)
 	return s.Store.Tx(ctx, "deny", func(tx *store.DB) error {
 		if err := tx.DenySubject(ctx, subject, reason); err != nil {
 			return err
@@ -64,6 +73,7 @@ func (s *Service) Deny(ctx context.Context, req Request, subject store.DeniedSub
 
 // Allow takes a denial back.
 func (s *Service) Allow(ctx context.Context, req Request, subject store.DeniedSubject) error {
+	subject = canonical(subject)
 	return s.Store.Tx(ctx, "allow", func(tx *store.DB) error {
 		if err := tx.AllowSubject(ctx, subject); err != nil {
 			return err

@@ -29,6 +29,11 @@ func (l projectLog) List(ctx context.Context, after int64, limit int) ([]httpx.L
 	}), err
 }
 
+// Last implements httpx.EventLog.
+func (l projectLog) Last(ctx context.Context) (int64, error) {
+	return l.Store.LastAppProjectEvent(ctx, l.id)
+}
+
 // Over implements httpx.EventLog: nothing happens to a project whose newest build
 // is over until somebody makes another.
 func (l projectLog) Over(ctx context.Context) (bool, error) {
@@ -55,6 +60,11 @@ func (l userLog) List(ctx context.Context, after int64, limit int) ([]httpx.LogE
 		}
 		return e.Cursor, c.Position
 	}), err
+}
+
+// Last implements httpx.EventLog.
+func (l userLog) Last(ctx context.Context) (int64, error) {
+	return l.Store.LastAppOwnerEvent(ctx, l.id)
 }
 
 // Over implements httpx.EventLog: a user can always make another project.

@@ -21,6 +21,8 @@ const (
 	parkedBatch = 50
 )
 
+var errPanicked = errors.New("it has panicked")
+
 // RunFollower applies the worker's events until ctx ends, page by page, each
 // with its cursor in one transaction: what was applied is never applied again.
 func (s *Service) RunFollower(ctx context.Context) error {
@@ -30,7 +32,8 @@ func (s *Service) RunFollower(ctx context.Context) error {
 		if away {
 			wait = 0 // its answer is the sign that it is back
 		}
-		err := s.FollowOnce(ctx, wait)
+		err := errPanicked
+		s.safely(ctx, "following", func() { err = s.FollowOnce(ctx, wait) })
 		if err == nil && away {
 			s.workerIsBack(ctx)
 		}
@@ -74,9 +77,15 @@ func (s *Service) applyPage(ctx context.Context, cursor string, page *previewd.E
 	for begun := false; !begun || len(page.Events) > 0; begun = true {
 		err := s.apply(ctx, cursor, page.Events, page.Next)
 		var bad *badEventError
+		var parked *badParkedError
 		switch {
 		case err == nil:
 			return nil
+		case errors.As(err, &parked):
+			if err := s.poisonParked(ctx, parked); err != nil {
+				return err
+			}
+			continue
 		case !errors.As(err, &bad):
 			return err
 		}
@@ -113,6 +122,47 @@ func (e *badEventError) Error() string {
 
 func (e *badEventError) Unwrap() error { return e.err }
 
+// badParkedError says that a parked event cannot be applied.
+type badParkedError struct {
+	event previewd.Event
+	err   error
+}
+
+func (e *badParkedError) Error() string {
+	return fmt.Sprintf("cannot apply parked event %d of project %s: %v", e.event.Seq, e.event.ProjectID, e.err)
+}
+
+func (e *badParkedError) Unwrap() error { return e.err }
+
+// poisonParked moves a parked event aside that cannot be applied.
+func (s *Service) poisonParked(ctx context.Context, bad *badParkedError) error {
+	err := s.Store.Tx(ctx, "feed.poison", func(tx *store.DB) error {
+		if err := tx.PoisonEvent(ctx, bad.event, bad.err.Error(), 1); err != nil {
+			return err
+		}
+		return s.showPoison(ctx, tx, bad.event)
+	})
+	if err == nil {
+		s.tellPoison(ctx, bad.event, bad.err)
+	}
+	return err
+}
+
+// showPoison has an operator look at the project of an event that was moved aside.
+func (s *Service) showPoison(ctx context.Context, tx *store.DB, e previewd.Event) error {
+	err := tx.UpdateAppProject(ctx, e.ProjectID, store.AppProjectChange{Attention: new(fmt.Sprintf("event %d cannot be applied", e.Seq))})
+	if previewd.ErrorCode(err) == previewd.CodeConflict {
+		return nil // it is not stored
+	}
+	return err
+}
+
+func (s *Service) tellPoison(ctx context.Context, e previewd.Event, why error) {
+	s.counts.Poison.Add(1)
+	s.Log.ErrorContext(ctx, "event moved aside", telemetry.ProjectID, e.ProjectID, telemetry.BuildID, e.BuildID, "seq", e.Seq,
+		"type", e.Type, telemetry.Error, why)
+}
+
 // errMoved says that another process has moved the cursor.
 var errMoved = errors.New("the feed was applied by another process")
 
@@ -126,10 +176,13 @@ func (s *Service) apply(ctx context.Context, cursor string, events []previewd.Ev
 				return errMoved
 			}
 			for i, e := range events {
-				if err := a.event(ctx, e); err != nil {
-					if previewd.ErrorCode(err) == previewd.CodeUnavailable || ctx.Err() != nil {
-						return err // the database, not the event
-					}
+				err := a.event(ctx, e)
+				parked := (*badParkedError)(nil)
+				switch {
+				case err == nil:
+				case previewd.ErrorCode(err) == previewd.CodeUnavailable, ctx.Err() != nil, errors.As(err, &parked):
+					return err // not this event's fault
+				default:
 					return &badEventError{i, e, err}
 				}
 			}
@@ -163,20 +216,16 @@ func (s *Service) poison(ctx context.Context, cursor string, e previewd.Event, w
 		if err := tx.PoisonEvent(ctx, e, why.Error(), poisonAfter); err != nil {
 			return err
 		}
-		if err := tx.UpdateAppProject(ctx, e.ProjectID, store.AppProjectChange{Attention: new("event " + fmt.Sprint(e.Seq) + " cannot be applied")}); err != nil &&
-			previewd.ErrorCode(err) != previewd.CodeConflict {
+		if err := s.showPoison(ctx, tx, e); err != nil {
 			return err
 		}
 		feed.Cursor = e.Cursor
 		return tx.MoveAppFeed(ctx, feed)
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		s.tellPoison(ctx, e, why)
 	}
-	s.counts.Poison.Add(1)
-	s.Log.ErrorContext(ctx, "event moved aside", telemetry.ProjectID, e.ProjectID, telemetry.BuildID, e.BuildID, "seq", e.Seq,
-		"type", e.Type, telemetry.Error, why)
-	return nil
+	return err
 }
 
 // RunParked applies events that came before their project was stored, as soon as
@@ -193,30 +242,34 @@ func (s *Service) RunParked(ctx context.Context) error {
 // about projects that are not stored although their events came long ago.
 func (s *Service) ApplyParked(ctx context.Context) error {
 	var ids []string
-	var topics map[string]bool
 	err := s.Store.Tx(ctx, "feed.parked", func(tx *store.DB) (err error) {
-		topics, err = s.withApplier(ctx, tx, func(a *applier) (err error) {
-			if ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch); err != nil {
-				return err
-			}
-			for _, id := range ids {
-				if err := a.release(ctx, id); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	s.tell(topics)
-	var errs []error
+	errs := []error{err}
 	for _, id := range ids {
-		errs = append(errs, s.findParked(ctx, id))
+		err := s.release(ctx, id)
+		for bad := (*badParkedError)(nil); errors.As(err, &bad); err = s.release(ctx, id) {
+			if err := s.poisonParked(ctx, bad); err != nil {
+				return err
+			}
+		}
+		errs = append(errs, err, s.findParked(ctx, id))
 	}
 	return errors.Join(errs...)
+}
+
+// release applies a project's parked events, if it is stored.
+func (s *Service) release(ctx context.Context, projectID string) error {
+	var topics map[string]bool
+	err := s.Store.Tx(ctx, "feed.release", func(tx *store.DB) (err error) {
+		topics, err = s.withApplier(ctx, tx, func(a *applier) error { return a.release(ctx, projectID) })
+		return err
+	})
+	if err == nil {
+		s.tell(topics)
+	}
+	return err
 }
 
 // findParked asks the worker about a project that is not stored although its
@@ -234,7 +287,7 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	defer cancel()
 	p, err := s.Worker.FindProject(call, projectID)
 	if previewd.ErrorCode(err) == previewd.CodeNotFound {
-		return s.forgetParked(ctx, projectID) // it was deleted
+		return s.forgetDeleted(ctx, projectID)
 	}
 	if err != nil {
 		return err
@@ -253,6 +306,21 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 		return s.deleteOrphan(ctx, in, projectID)
 	}
 	return s.Store.Tx(ctx, "intent.hasten", func(tx *store.DB) error { return tx.HastenIntent(ctx, in.ID) })
+}
+
+// forgetDeleted forgets the events of a project that the worker has deleted,
+// unless its intent is still to be confirmed: then they tell that it is gone.
+func (s *Service) forgetDeleted(ctx context.Context, projectID string) error {
+	parked, err := s.Store.ListParked(ctx, projectID)
+	if err != nil || len(parked) == 0 {
+		return err
+	}
+	key, _ := parked[0].Data["idempotencyKey"].(string)
+	in, err := s.Store.FindIntentByWorkerKey(ctx, key)
+	if err != nil || in != nil && !in.State.Final() {
+		return err
+	}
+	return s.forgetParked(ctx, projectID)
 }
 
 func (s *Service) forgetParked(ctx context.Context, projectID string) error {

@@ -25,8 +25,9 @@ type applier struct {
 	topics   map[string]bool // who is to be told after the commit
 	projects map[string]*store.AppProject
 	builds   map[string]*store.AppBuild
-	moved    map[string]bool // projects of which events were applied
-	hooked   bool            // there are webhooks
+	moved    map[string]bool    // projects of which events were applied
+	audits   []store.AuditEntry // written last: who holds the log's head waits for nobody
+	hooked   bool               // there are webhooks
 }
 
 // withApplier runs fn with the feed locked, and stores how far it went.
@@ -44,12 +45,20 @@ func (s *Service) withApplier(ctx context.Context, tx *store.DB, fn func(*applie
 	if err := fn(a); err != nil {
 		return nil, err
 	}
-	for id := range a.moved {
+	for _, id := range slices.Sorted(maps.Keys(a.moved)) {
 		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{LastEventSeq: &a.projects[id].LastEventSeq}); err != nil {
 			return nil, err
 		}
 	}
-	return a.topics, tx.MoveAppFeed(ctx, a.feed)
+	if err := tx.MoveAppFeed(ctx, a.feed); err != nil {
+		return nil, err
+	}
+	for _, e := range a.audits {
+		if err := audit(ctx, tx, follower, e); err != nil {
+			return nil, err
+		}
+	}
+	return a.topics, nil
 }
 
 func (a *applier) project(ctx context.Context, id string) (*store.AppProject, error) {
@@ -148,7 +157,7 @@ func (a *applier) release(ctx context.Context, projectID string) error {
 	}
 	for _, e := range parked {
 		if err := a.change(ctx, p, e.Event); err != nil {
-			return err
+			return &badParkedError{e.Event, err}
 		}
 	}
 	return a.tx.ForgetParked(ctx, projectID)
@@ -157,7 +166,7 @@ func (a *applier) release(ctx context.Context, projectID string) error {
 // change does what an event tells of, and tells of it in the app's words.
 func (a *applier) change(ctx context.Context, p *store.AppProject, e previewd.Event) error {
 	if e.Seq <= p.LastEventSeq && !fault.Off(fault.AppOrder) {
-		return nil
+		return a.contradicts(ctx, p, e)
 	}
 	data := maps.Clone(e.Data)
 	if data == nil {
@@ -187,6 +196,23 @@ func (a *applier) change(ctx context.Context, p *store.AppProject, e previewd.Ev
 	return a.hook(ctx, p, told)
 }
 
+// contradicts looks at an event whose number was applied. When that was another
+// one, the worker's log is another, as after an older backup of it was restored:
+// an operator decides.
+func (a *applier) contradicts(ctx context.Context, p *store.AppProject, e previewd.Event) error {
+	applied, err := a.tx.ListAppProjectEvents(ctx, p.ID, e.Seq-1, 1)
+	if err != nil || len(applied) == 0 || applied[0].Seq != e.Seq || applied[0].Type == e.Type && applied[0].BuildID == e.BuildID {
+		return err
+	}
+	why := fmt.Sprintf("the worker's log has another event %d than was applied: was an older backup of it restored?", e.Seq)
+	if p.Attention != "" {
+		return nil
+	}
+	p.Attention = why
+	a.Log.ErrorContext(ctx, "the worker's log is another one", telemetry.ProjectID, p.ID, "seq", e.Seq)
+	return a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{Attention: &why})
+}
+
 // hook has the webhooks told that want to know.
 func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Event) error {
 	if !a.hooked || !slices.Contains(hookTypes, string(e.Type)) {
@@ -209,16 +235,19 @@ func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Even
 var hookTypes = previewd.WebhookTypes()
 
 func (a *applier) deleted(ctx context.Context, p *store.AppProject) error {
-	if now, err := a.tx.FindAnyAppProject(ctx, p.ID); err != nil || now.State == "deleted" {
+	// The project before its name, as everybody does who takes both.
+	now, err := a.tx.LockAppProject(ctx, p.ID)
+	if err != nil || now.State == "deleted" {
 		return err
 	}
 	if err := a.tx.ReleaseName(ctx, p.IntentID); err != nil {
 		return err
 	}
-	if err := a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{State: new("deleted")}); err != nil {
+	if err := a.tx.CloseIntentWindow(ctx, p.IntentID); err != nil {
 		return err
 	}
-	return audit(ctx, a.tx, follower, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
+	a.audits = append(a.audits, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
+	return a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{State: new("deleted"), Attention: new("")})
 }
 
 func (a *applier) activated(ctx context.Context, p *store.AppProject, e previewd.Event) error {
@@ -250,6 +279,9 @@ func (a *applier) build(ctx context.Context, p *store.AppProject, e previewd.Eve
 		if b, err = a.unknownBuild(ctx, p, e); err != nil || b == nil {
 			return err
 		}
+	}
+	if b.ProjectID != p.ID {
+		return errors.New("its build is of another project")
 	}
 	if b.EventSeq >= e.Seq || b.FinishedAt != nil && !e.Type.Terminal() {
 		return nil
@@ -318,6 +350,8 @@ func (a *applier) turn(ctx context.Context, b *store.AppBuild, e previewd.Event)
 	b.Epoch = max(b.Epoch, e.Epoch)
 	at := e.At
 	switch status {
+	case previewd.BuildQueued:
+		b.StartedAt = nil // what it took is our fault, and costs nothing
 	case previewd.BuildBuilding:
 		b.StartedAt = &at
 	case previewd.BuildCompleted:

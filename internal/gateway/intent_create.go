@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/fault"
@@ -128,11 +130,15 @@ func (a *ask) check() error {
 	case a.Files.Size() > previewd.MaxTreeBytes:
 		return tooLarge("templateFiles", previewd.MaxTreeBytes)
 	}
+	if err := checkTemplate(a.Template); err != nil {
+		return err
+	}
 	named, isText := a.Metadata["template"].(string)
 	switch {
 	case a.Template == "":
 		if isText {
 			a.Template = named
+			return checkTemplate(named)
 		}
 	case a.Metadata["template"] != nil && named != a.Template:
 		return invalid("template and metadata.template name two templates: leave one out.", "template")
@@ -143,14 +149,16 @@ func (a *ask) check() error {
 		}
 		a.Metadata["template"] = a.Template
 	}
-	// It is stored before the worker knows whether there is one, and may name the project.
-	if len(a.Template) > maxTemplate || strings.Map(previewd.Harmless, a.Template) != a.Template {
-		return invalid("There is no such template: /api/templates lists them.", "template")
-	}
 	return nil
 }
 
-const maxTemplate = 64
+// checkTemplate refuses what cannot be a template's name, before it is stored.
+func checkTemplate(name string) error {
+	if len(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return invalid("template must be the name of a built-in template.", "template")
+	}
+	return nil
+}
 
 func tooLarge(field string, limit int64) error {
 	return &previewd.Error{Code: previewd.CodeTooLarge, Message: fmt.Sprintf("%s is larger than %d.", field, limit), Details: field}
@@ -218,6 +226,7 @@ func (c *creation) begin(ctx context.Context) (other *store.Intent, replayed pre
 	var refused *previewd.Error
 	err = c.Store.Tx(ctx, "intent", func(tx *store.DB) (err error) {
 		other, replayed, refused = nil, previewd.ReplayedKey, nil
+		in.State, in.Status, in.Body, in.LastError = previewd.IntentPending, 0, nil, ""
 		in.Name = suggested
 		in.ClaimUntil, in.DeadlineAt = tx.Now().Add(c.Claim), tx.Now().Add(c.Deadline)
 		in.CreatedAt, in.UpdatedAt = tx.Now(), tx.Now()
@@ -260,6 +269,9 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	if err := tx.LockUser(ctx, in.UserID); err != nil {
 		return err
 	}
+	if err := c.checkPending(ctx, tx); err != nil {
+		return err
+	}
 	if err := c.checkQuotas(ctx, tx); err != nil {
 		return err
 	}
@@ -277,6 +289,17 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	free, err := tx.ReserveName(ctx, in.UserID, foldName(c.ask.Name), in.ID)
 	if err == nil && !free && !fault.Off(fault.NameOnce) {
 		err = nameTaken(c.ask.Name)
+	}
+	return err
+}
+
+// checkPending bounds what waits for the worker: each request is kept whole.
+func (c *creation) checkPending(ctx context.Context, tx *store.DB) error {
+	n, err := tx.CountPending(ctx, c.intent.UserID)
+	if err == nil && n > c.Pending { // this one is among them
+		err = &previewd.Error{
+			Code: previewd.CodeQueueFull, Message: fmt.Sprintf("%d of your requests wait for the worker: try again later.", c.Pending), RetryAfter: 10 * time.Second,
+		}
 	}
 	return err
 }

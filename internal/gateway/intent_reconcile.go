@@ -74,10 +74,12 @@ func (s *Service) Reconcile(ctx context.Context) (more bool) {
 	var wg sync.WaitGroup
 	for _, in := range due {
 		wg.Go(func() {
-			_, err := s.work(ctx, in, workerTime)
-			if code := previewd.ErrorCode(err); err != nil && !isStateless(code) {
-				s.failed(ctx, "reconciling an intent failed", err, telemetry.IntentID, in.ID)
-			}
+			s.safely(ctx, "intent "+in.ID, func() {
+				_, err := s.work(ctx, in, workerTime)
+				if code := previewd.ErrorCode(err); err != nil && !isStateless(code) {
+					s.failed(ctx, "reconciling an intent failed", err, telemetry.IntentID, in.ID)
+				}
+			})
 		})
 	}
 	wg.Wait()

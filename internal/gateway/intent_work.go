@@ -48,10 +48,17 @@ func (s *Service) work(ctx context.Context, in *store.Intent, patience time.Dura
 			return nil, failed
 		}
 		return nil, refused
-	case errors.As(err, &refused) && (isDefinitive(refused.Code) || isStateless(refused.Code)):
+	case errors.As(err, &refused) && (isDefinitive(refused.Code) && aboutParent(in, refused) || isStateless(refused.Code)):
 		return s.reject(ctx, in, refused)
 	}
 	return s.postpone(ctx, in, err)
+}
+
+// aboutParent reports whether a 404 says that the project is gone, and not that
+// whoever answered is no worker, as behind a load balancer that is set up wrong.
+func aboutParent(in *store.Intent, refused *previewd.Error) bool {
+	return refused.Code != previewd.CodeNotFound ||
+		in.Operation == previewd.IntentCreateBuild && refused.Details == previewd.NotFound("project", in.ProjectID).Details
 }
 
 // keepClaim renews the claim until done is called: others take over what is not
@@ -105,6 +112,9 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	}
 	if err := fault.Point("gateway.before_worker"); err != nil {
 		return m, err
+	}
+	if patience == workerTime { // nobody waits: a large tree has the time that a slow line needs
+		patience += time.Duration(len(body)>>20) * time.Second
 	}
 	call, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -226,7 +236,7 @@ func (s *Service) postpone(ctx context.Context, in *store.Intent, why error) (*s
 		wait = max(wait, min(e.RetryAfter, attentionEvery))
 	}
 	in.LastError = previewd.ErrorCode(why)
-	if errors.Is(why, context.DeadlineExceeded) {
+	if errors.Is(why, context.DeadlineExceeded) || errors.Is(why, context.Canceled) {
 		in.LastError = previewd.CodeUnavailable
 	}
 	err := s.Store.Tx(ctx, "intent.postpone", func(tx *store.DB) error {

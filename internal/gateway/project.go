@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -200,11 +201,15 @@ func (s *Service) own(ctx context.Context, tx *store.DB, req Request, id string)
 // told as soon as it can. It returns CodeNotFound.
 func (s *Service) DeleteProject(ctx context.Context, req Request, id string) (done bool, err error) {
 	err = s.Store.Tx(ctx, "app.delete", func(tx *store.DB) error {
-		p, err := tx.FindAppProject(ctx, req.User.ID, id)
-		if err != nil || p.Deleting {
+		if _, err := tx.FindAppProject(ctx, req.User.ID, id); err != nil {
 			return err
 		}
-		if _, err := tx.LockAppProject(ctx, id); err != nil {
+		p, err := tx.LockAppProject(ctx, id)
+		if err != nil || p.State != "active" {
+			return err // its deletion is under way, or done
+		}
+		// The same request again is no double click: its project is gone.
+		if err := tx.CloseIntentWindow(ctx, p.IntentID); err != nil {
 			return err
 		}
 		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleting")}); err != nil {
@@ -229,10 +234,16 @@ func (s *Service) DeleteProject(ctx context.Context, req Request, id string) (do
 // finishDeletion has the worker delete a project, and then lets go of its name.
 func (s *Service) finishDeletion(ctx context.Context, id string) error {
 	err := s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: id, Caller: s.caller("delete-" + id)})
-	if err != nil && previewd.ErrorCode(err) != previewd.CodeNotFound {
+	lost := previewd.ErrorCode(err) == previewd.CodeNotFound
+	if err != nil && !lost {
 		return err
 	}
 	return s.Store.Tx(ctx, "app.deleted", func(tx *store.DB) error {
+		if lost { // no event will tell of its builds' ends
+			if _, err := tx.LockAppFeed(ctx); err != nil {
+				return err
+			}
+		}
 		p, err := tx.LockAppProject(ctx, id)
 		if err != nil || p.State == "deleted" {
 			return err
@@ -240,22 +251,23 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 		if err := tx.ReleaseName(ctx, p.IntentID); err != nil {
 			return err
 		}
-		return tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted")})
+		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted"), Attention: new("")}); err != nil || !lost {
+			return err
+		}
+		return s.endLost(ctx, tx, id)
 	})
 }
 
 // finishDeletions completes deletions that were left open.
 func (s *Service) finishDeletions(ctx context.Context) error {
 	list, err := s.Store.ListDeleting(ctx, compareBatch)
+	errs := []error{err}
 	for _, p := range list {
 		call, cancel := context.WithTimeout(ctx, workerTime)
-		err = s.finishDeletion(call, p.ID)
+		errs = append(errs, s.finishDeletion(call, p.ID))
 		cancel()
-		if err != nil {
-			return err
-		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // CancelBuild ends a build of the user's. It returns CodeNotFound.
@@ -267,7 +279,9 @@ func (s *Service) CancelBuild(ctx context.Context, req Request, id string) (*pre
 	if b.FinishedAt != nil {
 		return &b.AppBuild, nil
 	}
-	theirs, err := s.Worker.CancelBuild(ctx, previewd.CancelBuildRequest{BuildID: id, Caller: s.caller(req.RequestID)})
+	call, cancel := context.WithTimeout(ctx, workerTime)
+	defer cancel()
+	theirs, err := s.Worker.CancelBuild(call, previewd.CancelBuildRequest{BuildID: id, Caller: s.caller(req.RequestID)})
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +330,9 @@ func (s *Service) ActivateVersion(ctx context.Context, req Request, projectID st
 	if _, err := s.Store.FindAppProject(ctx, req.User.ID, projectID); err != nil {
 		return nil, err
 	}
-	v, err := s.Worker.ActivateVersion(ctx, previewd.ActivateVersionRequest{ProjectID: projectID, Number: number, Caller: s.caller(req.RequestID)})
+	call, cancel := context.WithTimeout(ctx, workerTime)
+	defer cancel()
+	v, err := s.Worker.ActivateVersion(call, previewd.ActivateVersionRequest{ProjectID: projectID, Number: number, Caller: s.caller(req.RequestID)})
 	if err != nil {
 		return nil, err
 	}

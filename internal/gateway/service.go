@@ -7,14 +7,17 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/telemetry"
 )
 
 // Config is everything a Service needs. A zero field takes the default its comment names.
@@ -25,6 +28,7 @@ type Config struct {
 	Log      *slog.Logger // default slog.Default()
 	Holder   string       // names this process among those that share the database
 	Service  string       // what the worker calls this gateway; default gateway
+	Pending  int          // requests of a user that may wait for the worker; default 2,000
 	Prices   previewd.Prices
 	Quotas   previewd.Quotas
 	Reserve  time.Duration                   // of build time that an open session counts as; default 1 min
@@ -85,6 +89,7 @@ func New(cfg Config) *Service {
 		cfg.Log = slog.Default()
 	}
 	setDefault(&cfg.Service, "gateway")
+	setDefault(&cfg.Pending, 2000)
 	setDefault(&cfg.Reserve, time.Minute)
 	setDefault(&cfg.Window, 10*time.Second)
 	setDefault(&cfg.Patience, 4*time.Second)
@@ -151,6 +156,16 @@ const (
 	follower   actor = "system/follower"
 )
 
+// safely keeps a fault in one piece of background work from ending all others.
+func (s *Service) safely(ctx context.Context, what string, do func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.Log.ErrorContext(ctx, "background work panicked", "work", what, telemetry.Error, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+		}
+	}()
+	do()
+}
+
 // every calls do at once and then from time to time, or after a hint on the
 // topic, until ctx ends.
 func (s *Service) every(ctx context.Context, period time.Duration, topic string, do func(context.Context)) error {
@@ -159,7 +174,7 @@ func (s *Service) every(ctx context.Context, period time.Duration, topic string,
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
-		do(ctx)
+		s.safely(ctx, topic, func() { do(ctx) })
 		select {
 		case <-ctx.Done():
 			return nil

@@ -27,6 +27,8 @@ func StreamBy(serve http.HandlerFunc, err error) (*huma.StreamResponse, error) {
 type EventLog interface {
 	// List returns the events after a number, in order, each with its frame's id.
 	List(ctx context.Context, after int64, limit int) ([]LogEvent, error)
+	// Last returns the number of the last event, 0 while there is none.
+	Last(ctx context.Context) (int64, error)
 	// Over reports whether nothing is to be expected for now: then the stream ends.
 	Over(ctx context.Context) (bool, error)
 }
@@ -110,13 +112,8 @@ func (l *logStart) begin(ctx context.Context, m *member) error {
 type logTail struct{ log EventLog }
 
 func (t *logTail) end(ctx context.Context) (at place, err error) {
-	for {
-		events, err := t.log.List(ctx, at.seq, eventPage)
-		if err != nil || len(events) == 0 {
-			return at, err
-		}
-		at.seq = events[len(events)-1].Number
-	}
+	at.seq, err = t.log.Last(ctx)
+	return at, err
 }
 
 func (t *logTail) read(ctx context.Context, from, to place) (frames [][]byte, at place, err error) {

@@ -2,17 +2,35 @@ package runner
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/detect"
 )
 
 const (
-	runnerStatic = "static"
-	runnerBundle = "bundle"
+	runnerStatic = previewd.RunnerStatic
+	runnerBundle = previewd.RunnerBundle
 )
+
+// Choose says which runner takes the tree in a folder, why, and whether none does.
+// It parses strangers' source in this process: call it on a folder of one's own.
+func Choose(dir string) (runner, reason string, failure *previewd.Failure) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", "", badConfig("", err.Error())
+	}
+	defer root.Close()
+	tree, failure := readTree(root.FS())
+	if failure != nil {
+		return "", "", failure
+	}
+	c := choose(tree, func() string { return findBundlerNeed(tree, dir) })
+	return c.Runner, c.Reason, c.Failure
+}
 
 // choice says which runner takes a tree and why. With a Failure no runner does.
 type choice struct {
@@ -24,12 +42,20 @@ type choice struct {
 // choose decides which runner takes a tree. The first rule that holds wins:
 //
 //  1. previewd.json names a runner.
-//  2. package.json has a build script: npm, which is not available yet.
+//  2. previewd.json has a build command, or package.json a build script: npm,
+//     which is not available yet.
 //  3. No index.html at the root: nothing would answer at the preview's root.
 //  4. A page loads TypeScript or JSX as a module: bundle.
 //  5. A module that a page loads needs a bundler, as need tells: bundle.
 //  6. Otherwise browsers can run the files as they are: static.
 func choose(t *sourceTree, need func() string) choice {
+	if t.config.Build != nil {
+		return choice{Failure: &previewd.Failure{
+			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: detect.ConfigFile,
+			Message: "previewd.json has a build command, which needs the npm runner; this server has none yet.",
+			Hint:    `Remove build, or set {"runner": "bundle"} to bundle the tree without npm, or {"runner": "static"} to serve it as it is.`,
+		}}
+	}
 	if t.config.Runner == "" && t.buildScript != "" {
 		return choice{Failure: &previewd.Failure{
 			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: "package.json",
@@ -41,7 +67,7 @@ func choose(t *sourceTree, need func() string) choice {
 		return choice{Failure: t.noIndex()}
 	}
 	if t.config.Runner != "" {
-		return choice{Runner: t.config.Runner, Reason: configFile + " says so"}
+		return choice{Runner: t.config.Runner, Reason: detect.ConfigFile + " says so"}
 	}
 	for _, p := range t.pages {
 		for _, s := range p.modules {

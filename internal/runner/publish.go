@@ -18,6 +18,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/detect"
 )
 
 // publish stores the site, precompressed, and last its manifest.
@@ -62,7 +63,7 @@ func (j *job) publish(ctx context.Context) (previewd.Digest, error) {
 // partOfSite reports whether a file of a static tree is served: all but what
 // configures the build and what authors hide.
 func partOfSite(name string) bool {
-	if name == configFile || name == "_redirects" {
+	if name == detect.ConfigFile || name == "_redirects" {
 		return false
 	}
 	for segment := range strings.SplitSeq(name, "/") {

@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/detect"
 )
 
 // sourceTree is what the choice of a runner, and the bundler, need to know of a
@@ -18,7 +18,7 @@ import (
 type sourceTree struct {
 	files       []string // every regular file, in lexical order
 	pages       []page   // the HTML files that are part of the site's source
-	config      treeConfig
+	config      detect.Config
 	buildScript string // scripts.build of package.json
 	modules     bool   // there is a node_modules
 	fallback    string // file that answers unknown paths; "" for none
@@ -30,14 +30,7 @@ type page struct {
 	modules []moduleScript // that it loads; nil when an import map finds them
 }
 
-// treeConfig is previewd.json at the root of a tree. All members are optional.
-type treeConfig struct {
-	Runner   string `json:"runner"`   // overrides the choice
-	Fallback string `json:"fallback"` // single-page app: the file that answers unknown paths
-}
-
 const (
-	configFile   = "previewd.json"
 	maxJSONFile  = 1 << 20
 	maxPageBytes = 8 << 20
 )
@@ -67,9 +60,11 @@ func readTree(fsys fs.FS) (*sourceTree, *previewd.Failure) {
 	if err != nil {
 		return nil, badConfig("", fmt.Sprintf("The tree cannot be read: %v.", err))
 	}
-	if failure := t.readConfig(fsys); failure != nil {
+	var failure *previewd.Failure
+	if t.config, failure = detect.ReadConfig(fsys); failure != nil {
 		return nil, failure
 	}
+	t.fallback = detect.Fallback(fsys, t.config).File
 	return t, t.readPackage(fsys)
 }
 
@@ -77,50 +72,6 @@ func badConfig(file, message string) *previewd.Failure {
 	return &previewd.Failure{
 		Class: previewd.FailureUser, Code: previewd.FailBadConfig, Step: previewd.StepBuild, File: file, Message: message,
 	}
-}
-
-func (t *sourceTree) readConfig(fsys fs.FS) *previewd.Failure {
-	raw, err := readLimited(fsys, configFile, maxJSONFile)
-	if err == nil {
-		d := json.NewDecoder(bytes.NewReader(raw))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&t.config); err != nil {
-			return badConfig(configFile, fmt.Sprintf("%s is not valid: %v.", configFile, err))
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return badConfig(configFile, err.Error())
-	}
-	switch t.config.Runner {
-	case "", runnerStatic, runnerBundle:
-	default:
-		return badConfig(configFile, fmt.Sprintf("runner %q is not known: it is static or bundle.", t.config.Runner))
-	}
-	t.fallback = t.findFallback(fsys)
-	return nil
-}
-
-// findFallback looks where authors say that a site is a single-page app: in
-// previewd.json, in a file called 200.html, or in a catch-all rule of _redirects.
-func (t *sourceTree) findFallback(fsys fs.FS) string {
-	if t.config.Fallback != "" {
-		return strings.TrimPrefix(t.config.Fallback, "/")
-	}
-	for _, dir := range []string{"", "public/"} {
-		if t.has(dir + "200.html") {
-			return "200.html"
-		}
-		rules, err := readLimited(fsys, dir+"_redirects", maxJSONFile)
-		if err != nil {
-			continue
-		}
-		for rule := range strings.Lines(string(rules)) {
-			f := strings.Fields(rule)
-			if len(f) >= 3 && f[0] == "/*" && strings.HasPrefix(f[2], "200") {
-				return strings.TrimPrefix(f[1], "/")
-			}
-		}
-	}
-	return ""
 }
 
 func (t *sourceTree) readPackage(fsys fs.FS) *previewd.Failure {

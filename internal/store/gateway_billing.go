@@ -120,6 +120,12 @@ type Usage struct {
 	NextMonth    time.Time // UTC
 }
 
+// CountPending counts a user's requests whose outcome is not known.
+func (db *DB) CountPending(ctx context.Context, userID string) (n int, err error) {
+	_, err = db.one(ctx, []any{&n}, `SELECT COUNT(*) FROM gateway_intents WHERE user_id = $1 AND state = 'pending'`, userID)
+	return n, err
+}
+
 // CountUsage counts what a user has used; the active builds of one project, "" for
 // none, are left out. The caller has locked the user.
 func (db *DB) CountUsage(ctx context.Context, userID, but string) (u Usage, err error) {
@@ -127,7 +133,7 @@ func (db *DB) CountUsage(ctx context.Context, userID, but string) (u Usage, err 
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	u.NextMidnight, u.NextMonth = day.AddDate(0, 0, 1), month.AddDate(0, 1, 0)
-	if _, err = db.one(ctx, []any{&u.Pending}, `SELECT COUNT(*) FROM gateway_intents WHERE user_id = $1 AND state = 'pending'`, userID); err != nil {
+	if u.Pending, err = db.CountPending(ctx, userID); err != nil {
 		return u, err
 	}
 	if _, err = db.one(ctx, []any{&u.Active}, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE owner_id = $1 AND state = 'open' AND project_id <> $2`,

@@ -77,6 +77,18 @@ func (db *DB) ListAppOwnerEvents(ctx context.Context, ownerID string, after int6
 		ownerID, after, limit)
 }
 
+// LastAppProjectEvent returns the number of a project's last event, 0 for none.
+func (db *DB) LastAppProjectEvent(ctx context.Context, projectID string) (seq int64, err error) {
+	_, err = db.one(ctx, []any{&seq}, `SELECT COALESCE(MAX(seq), 0) FROM gateway_events WHERE project_id = $1`, projectID)
+	return seq, err
+}
+
+// LastAppOwnerEvent returns the position of an owner's last event, 0 for none.
+func (db *DB) LastAppOwnerEvent(ctx context.Context, ownerID string) (position int64, err error) {
+	_, err = db.one(ctx, []any{&position}, `SELECT COALESCE(MAX(position), 0) FROM gateway_events WHERE owner_id = $1`, ownerID)
+	return position, err
+}
+
 // ParkedEvent is an event that cannot be applied yet, or ever.
 type ParkedEvent struct {
 	previewd.Event
@@ -136,7 +148,7 @@ func (db *DB) ListParkedProjects(ctx context.Context, before time.Time, limit in
 		return id, err
 	}, `SELECT e.project_id FROM gateway_parked_events e LEFT JOIN gateway_projects p ON p.id = e.project_id
 		WHERE e.state = 'parked' AND (p.id IS NOT NULL OR e.parked_at < $1)
-		GROUP BY e.project_id ORDER BY e.project_id LIMIT $2`, micros(before), limit)
+		GROUP BY e.project_id ORDER BY MAX(e.parked_at) LIMIT $2`, micros(before), limit)
 }
 
 // CountParked returns how many events wait for their project, and how many are
@@ -150,5 +162,16 @@ func (db *DB) CountParked(ctx context.Context) (parked, poison int, err error) {
 // ForgetParked removes a project's parked events.
 func (db *DB) ForgetParked(ctx context.Context, projectID string) error {
 	_, err := db.exec(ctx, `DELETE FROM gateway_parked_events WHERE project_id = $1 AND state = 'parked'`, projectID)
+	return err
+}
+
+// ListPoison returns events that could not be applied.
+func (db *DB) ListPoison(ctx context.Context, limit int) ([]ParkedEvent, error) {
+	return all(ctx, db, scanParked, `SELECT `+parkedColumns+` FROM gateway_parked_events WHERE state = 'poison' ORDER BY project_id, seq LIMIT $1`, limit)
+}
+
+// RetryPoison has a project's events tried again that could not be applied.
+func (db *DB) RetryPoison(ctx context.Context, projectID string) error {
+	_, err := db.exec(ctx, `UPDATE gateway_parked_events SET state = 'parked', error = '' WHERE project_id = $1 AND state = 'poison'`, projectID)
 	return err
 }

@@ -72,7 +72,11 @@ func (db *DB) InsertIntent(ctx context.Context, in *Intent) (taken *Intent, err 
 	if err != nil || n == 1 {
 		return nil, err
 	}
-	return db.findIntent(ctx, `user_id = $1 AND client_key = $2`, in.UserID, in.ClientKey)
+	if taken, err = db.findIntent(ctx, `user_id = $1 AND client_key = $2`, in.UserID, in.ClientKey); err == nil && taken == nil {
+		// It has come to nothing this moment.
+		err = &previewd.Error{Code: previewd.CodeUnavailable, Message: "An equal request has just ended; try again.", RetryAfter: time.Second}
+	}
+	return taken, err
 }
 
 // OpenIntentWindow makes the intent the one of its user and fingerprint for as
@@ -89,6 +93,12 @@ func (db *DB) OpenIntentWindow(ctx context.Context, in *Intent, window time.Dura
 	_, err = db.one(ctx, []any{&other}, `SELECT intent_id FROM gateway_create_guard WHERE user_id = $1 AND fingerprint = $2`,
 		in.UserID, in.Fingerprint)
 	return other, err
+}
+
+// CloseIntentWindow ends the window in which an intent answers equal requests.
+func (db *DB) CloseIntentWindow(ctx context.Context, id string) error {
+	_, err := db.exec(ctx, `DELETE FROM gateway_create_guard WHERE intent_id = $1`, id)
+	return err
 }
 
 // InsertIntentRequest keeps what to ask the worker for.
@@ -114,6 +124,9 @@ func (db *DB) LockUser(ctx context.Context, userID string) error {
 // FindIntent returns a user's intent; "" is any user. It returns CodeNotFound
 // when there is no such intent.
 func (db *DB) FindIntent(ctx context.Context, userID, id string) (*Intent, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("intent", id)
+	}
 	in, err := db.findIntent(ctx, `id = $1 AND ($2 = '' OR user_id = $2)`, id, userID)
 	if err == nil && in == nil {
 		err = previewd.NotFound("intent", id)
@@ -135,6 +148,9 @@ func (db *DB) LockIntentByWorkerKey(ctx context.Context, key string) (*Intent, e
 // LockIntent returns an intent that nobody else changes until the transaction
 // ends. It returns CodeNotFound.
 func (db *DB) LockIntent(ctx context.Context, id string) (*Intent, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("intent", id)
+	}
 	in, err := db.findIntent(ctx, `id = $1`+db.engine.locking(lockRow), id)
 	if err == nil && in == nil {
 		err = previewd.NotFound("intent", id)
@@ -213,7 +229,7 @@ func (db *DB) RenewClaim(ctx context.Context, c Claim, id string) (bool, error) 
 // PostponeIntent gives a claim back: the next attempt is due at a moment.
 func (db *DB) PostponeIntent(ctx context.Context, in *Intent, next time.Time) error {
 	_, err := db.exec(ctx, `
-		UPDATE gateway_intents SET state = $3, next_attempt_at = $4, claim_until = 0, last_error = $5, updated_at = $6
+		UPDATE gateway_intents SET state = $3, next_attempt_at = $4, claimed_by = '', claim_until = 0, last_error = $5, updated_at = $6
 		WHERE id = $1 AND claimed_by = $2 AND state IN ('pending', 'attention')`,
 		in.ID, in.ClaimedBy, string(in.State), micros(next), string(in.LastError), micros(db.now))
 	return err
@@ -226,18 +242,22 @@ func (db *DB) HastenIntent(ctx context.Context, id string) error {
 }
 
 // ReviveIntent makes an open intent one that is asked for again, at once and
-// until a new deadline.
+// until a new deadline. Who had claimed it has lost it.
 func (db *DB) ReviveIntent(ctx context.Context, id string, deadline time.Time) error {
 	return changedOne(db.exec(ctx, `
-		UPDATE gateway_intents SET state = 'pending', next_attempt_at = $2, deadline_at = $3, updated_at = $2
+		UPDATE gateway_intents SET state = 'pending', next_attempt_at = $2, deadline_at = $3, updated_at = $2, claimed_by = '', claim_until = 0
 		WHERE id = $1 AND state IN ('pending', 'attention')`, id, micros(db.now), micros(deadline)))
 }
 
 // RequestCancel marks a pending intent as one that its user has taken back.
 func (db *DB) RequestCancel(ctx context.Context, id string) error {
-	return changedOne(db.exec(ctx, `
+	err := changedOne(db.exec(ctx, `
 		UPDATE gateway_intents SET cancel_requested = 1, next_attempt_at = $2, updated_at = $2
 		WHERE id = $1 AND state IN ('pending', 'attention')`, id, micros(db.now)))
+	if err != nil {
+		return err
+	}
+	return db.CloseIntentWindow(ctx, id) // the same request again means another project
 }
 
 // NameIntent stores the name that was found for an intent's project.

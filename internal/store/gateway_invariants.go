@@ -11,8 +11,7 @@ import (
 
 // Ages from which on something of the gateway counts as forgotten.
 const (
-	StuckIntent   = 5 * time.Minute  // due, and nobody has taken it up
-	OldIntent     = 73 * time.Hour   // pending, past its deadline
+	OldIntent     = time.Hour        // pending, past its deadline
 	OldParked     = 10 * time.Minute // an event whose project is stored
 	OldBilling    = 15 * time.Minute // an open session of a build that is over
 	disagreeAfter = time.Minute      // a build's end that was not applied
@@ -28,9 +27,7 @@ var gatewayInvariants = []invariant{
 		SELECT p.id FROM gateway_projects p LEFT JOIN gateway_intents i ON i.id = p.intent_id AND i.project_id = p.id
 		WHERE i.id IS NULL OR i.state <> 'confirmed' OR i.user_id <> p.owner_id`},
 	{name: "intent_overdue", promise: "No intent is pending for longer than its deadline.", age: OldIntent, query: `
-		SELECT id FROM gateway_intents WHERE state = 'pending' AND created_at < $1`},
-	{name: "intent_forgotten", promise: "An intent that is due is taken up within five minutes.", age: StuckIntent, query: `
-		SELECT id FROM gateway_intents WHERE state = 'pending' AND next_attempt_at < $1 AND claim_until < $1`},
+		SELECT id FROM gateway_intents WHERE state = 'pending' AND deadline_at < $1`},
 	{name: "intent_request_wrong", promise: "What to ask the worker for is kept for as long as the intent is pending, and no longer.", fixable: true, query: `
 		SELECT i.id FROM gateway_intents i LEFT JOIN gateway_intent_requests r ON r.intent_id = i.id
 		WHERE (i.state IN ('pending', 'attention')) <> (r.intent_id IS NOT NULL)`},

@@ -160,6 +160,9 @@ func microsPtr(t *time.Time) any {
 }
 
 func (db *DB) findAppProject(ctx context.Context, id, where string, args ...any) (*AppProject, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("project", id) // what no column can hold would be a fault
+	}
 	list, err := all(ctx, db, scanAppProject, `SELECT `+appProjectColumns+appBuildColumns+appProjectFrom+where, args...)
 	if err == nil && len(list) == 0 {
 		err = previewd.NotFound("project", id)
@@ -185,6 +188,9 @@ func (db *DB) FindAnyAppProject(ctx context.Context, id string) (*AppProject, er
 // LockAppProject keeps others from changing a project until the transaction
 // ends, and returns it. It returns CodeNotFound.
 func (db *DB) LockAppProject(ctx context.Context, id string) (*AppProject, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("project", id)
+	}
 	query := `SELECT 1 FROM gateway_projects WHERE id = $1` + db.engine.locking(lockRow)
 	var one int
 	if found, err := db.one(ctx, []any{&one}, query, id); err != nil || !found {
@@ -249,7 +255,22 @@ func (db *DB) ListDeleting(ctx context.Context, limit int) ([]*AppProject, error
 	return all(ctx, db, scanAppProject, `SELECT `+appProjectColumns+appBuildColumns+appProjectFrom+`p.state = 'deleting' ORDER BY p.id LIMIT $1`, limit)
 }
 
+// ListAttention returns projects that need an operator.
+func (db *DB) ListAttention(ctx context.Context, limit int) ([]*AppProject, error) {
+	return all(ctx, db, scanAppProject, `SELECT `+appProjectColumns+appBuildColumns+appProjectFrom+`p.attention <> '' ORDER BY p.id LIMIT $1`, limit)
+}
+
+// CountAttention returns how many projects and intents need an operator.
+func (db *DB) CountAttention(ctx context.Context) (projects, intents int, err error) {
+	_, err = db.one(ctx, []any{&projects, &intents}, `SELECT (SELECT COUNT(*) FROM gateway_projects WHERE attention <> ''),
+		(SELECT COUNT(*) FROM gateway_intents WHERE state = 'attention')`)
+	return projects, intents, err
+}
+
 func (db *DB) findAppBuild(ctx context.Context, id, where string, args ...any) (*AppBuild, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("build", id)
+	}
 	list, err := all(ctx, db, scanAppBuild, `SELECT `+appBuildColumns+` FROM gateway_builds b WHERE `+where, args...)
 	if err == nil && len(list) == 0 {
 		err = previewd.NotFound("build", id)
@@ -280,6 +301,11 @@ func (db *DB) FindAnyAppBuild(ctx context.Context, id string) (*AppBuild, error)
 func (db *DB) ListAppBuilds(ctx context.Context, projectID string, below int64, limit int) ([]*AppBuild, error) {
 	return all(ctx, db, scanAppBuild, `SELECT `+appBuildColumns+` FROM gateway_builds b WHERE b.project_id = $1 AND b.seq < $2
 		ORDER BY b.seq DESC LIMIT $3`, projectID, below, limit)
+}
+
+// ListOpenAppBuilds returns a project's builds that are not over.
+func (db *DB) ListOpenAppBuilds(ctx context.Context, projectID string) ([]*AppBuild, error) {
+	return all(ctx, db, scanAppBuild, `SELECT `+appBuildColumns+` FROM gateway_builds b WHERE b.project_id = $1 AND b.finished_at IS NULL ORDER BY b.seq`, projectID)
 }
 
 // ClaimComparisons returns builds that are not over and were last compared with

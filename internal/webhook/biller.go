@@ -16,7 +16,8 @@ import (
 const BillingClosed = "billing.session_closed"
 
 // Biller tells a billing system of closed sessions: each as a Standard Webhook
-// whose webhook-id is the session's, so that one told twice is booked once.
+// whose webhook-id is of its build, so that one told twice is booked once, also
+// after a backup was restored.
 type Biller struct {
 	egress *Egress
 	url    string
@@ -53,7 +54,7 @@ func (b *Biller) TellSession(ctx context.Context, session previewd.BillingSessio
 	if err != nil {
 		return err
 	}
-	response, err := b.egress.send(ctx, message{url: b.url, secrets: []string{b.secret}, id: session.ID, at: now, body: body})
+	response, err := b.egress.send(ctx, message{url: b.url, secrets: []string{b.secret}, id: "bill_" + session.BuildID, at: now, body: body})
 	if err != nil {
 		return fmt.Errorf("cannot tell the biller of session %s: %w", session.ID, err)
 	}

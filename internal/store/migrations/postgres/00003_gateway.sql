@@ -44,7 +44,8 @@ CREATE UNIQUE INDEX gateway_intents_build ON gateway_intents (build_id) WHERE bu
 CREATE INDEX gateway_intents_due ON gateway_intents (next_attempt_at) WHERE state = 'pending';
 CREATE INDEX gateway_intents_open ON gateway_intents (user_id) WHERE state = 'pending';
 CREATE INDEX gateway_intents_attention ON gateway_intents (id) WHERE state = 'attention';
-CREATE INDEX gateway_intents_by_age ON gateway_intents (created_at);
+CREATE INDEX gateway_intents_answered ON gateway_intents (created_at) WHERE body IS NOT NULL;
+CREATE INDEX gateway_intents_came_to_nothing ON gateway_intents (created_at) WHERE state IN ('rejected', 'canceled');
 
 CREATE TRIGGER gateway_intents_final BEFORE UPDATE ON gateway_intents
 FOR EACH ROW WHEN (OLD.state IN ('confirmed', 'rejected', 'canceled') AND NEW.state <> OLD.state) EXECUTE FUNCTION worker_refuse('the end of an intent never changes');
@@ -64,6 +65,7 @@ CREATE TABLE gateway_create_guard (
     PRIMARY KEY (user_id, fingerprint)
 );
 CREATE INDEX gateway_create_guard_by_end ON gateway_create_guard (expires_at);
+CREATE INDEX gateway_create_guard_by_intent ON gateway_create_guard (intent_id);
 
 -- One row per user: locked by whoever counts what the user may do.
 CREATE TABLE gateway_users (
@@ -101,6 +103,8 @@ CREATE TABLE gateway_projects (
     CHECK ((state = 'deleted') = (deleted_at IS NOT NULL))
 );
 CREATE INDEX gateway_projects_by_owner ON gateway_projects (owner_id, id);
+CREATE INDEX gateway_projects_deleting ON gateway_projects (id) WHERE state = 'deleting';
+CREATE INDEX gateway_projects_attention ON gateway_projects (id) WHERE attention <> '';
 
 CREATE TABLE gateway_builds (
     id            TEXT COLLATE "C" NOT NULL PRIMARY KEY,
