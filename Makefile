@@ -78,6 +78,7 @@ torture: ## Kill, stop, cut off and storm real servers on both engines, in full
 	$(TORTURE) ./cmd/previewd -run '^TestGatewayStorm$$' -gateway-storms 50
 	$(TORTURE) ./internal/httpx -run '^TestResumeAtAnyByte$$' -cuts 2000
 	$(TORTURE) ./internal/app -run '^TestBadInputGetsProblems$$' -every-bad 1
+	$(TORTURE) ./internal/app -run '^TestBadInputOfUsersGetsProblems$$' -every-bad-user 1
 	$(TORTURE) ./internal/worker -run '^TestHistoriesAreLinearizable$$' -histories 100
 	$(TORTURE) ./internal/worker -run '^(TestCancelRacesFinish|TestReverseOrderNeverRegresses)$$' -races 10000 -reversals 500
 

@@ -29,6 +29,8 @@ import (
 // everyBad chooses which of the cases run: all of them, or one of so many.
 var everyBad = flag.Int("every-bad", 10, "TestBadInputGetsProblems sends one of so many bad requests; 1 sends all")
 
+var badRoute = flag.String("bad-route", "", "only the bad requests of this operation id are sent")
+
 const (
 	minBadCases = 15_000           // when all are sent
 	maxBadTime  = 15 * time.Second // on a machine that does other things too; see the log for what it really was
@@ -55,7 +57,7 @@ func (b *badInput) run(every int) {
 	var heavy sync.Mutex
 	n := 0
 	for c := range b.cases() {
-		if n++; n%every != 0 {
+		if n++; n%every != 0 || *badRoute != "" && c.route != *badRoute {
 			continue
 		}
 		group.Go(func() error {
@@ -63,7 +65,15 @@ func (b *badInput) run(every int) {
 				heavy.Lock()
 				defer heavy.Unlock()
 			}
-			tally.count(c, b.send(c))
+			a := b.send(c)
+			for range 50 { // the streams of the cases before are not counted out yet
+				if a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "as many streams as one user may have") {
+					break
+				}
+				time.Sleep(200 * time.Millisecond)
+				a = b.send(c)
+			}
+			tally.count(c, a)
 			return nil
 		})
 	}
@@ -74,6 +84,9 @@ func (b *badInput) run(every int) {
 		b.t.Error(failure)
 	}
 	require.Empty(b.t, tally.failures)
+	if *badRoute != "" {
+		return
+	}
 	require.GreaterOrEqual(b.t, tally.cases, minBadCases/every)
 	for _, op := range b.operations {
 		require.GreaterOrEqual(b.t, tally.byRoute[op.OperationID], 300/every, op.OperationID)

@@ -43,7 +43,8 @@ func TestBillerIsToldLater(t *testing.T) {
 			biller := &sink{fail: errors.New("the biller is away")}
 			f := setup(t, e, false, priced, func(c *gateway.Config) { c.Sink = biller })
 			f.ended()
-			f.create(bob) // is not over: nothing to tell
+			f.create(bob)
+			require.Equal(t, previewd.BillingOpen, f.sessions(bob)[0].State, "it is not over: there is nothing to tell")
 			closed := len(f.sessions(ann))
 			tell := func(want int) {
 				n, err := f.TellBiller(t.Context())

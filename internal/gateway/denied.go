@@ -56,9 +56,10 @@ func (s *Service) Deny(ctx context.Context, req Request, subject store.DeniedSub
 	if subject.Kind != "user" && subject.Kind != "session" {
 		return invalid("kind must be user or session.", subject.Kind)
 	}
-	if subject.Subject == "" || len(subject.Subject) > previewd.MaxUserID {
+	if subject.Subject == "" || len(subject.Subject) > previewd.MaxUserID || strings.Map(previewd.Harmless, subject.Subject) != subject.Subject {
 		return invalid("subject must be a user's or a session's id.", "subject")
 	}
+	reason = strings.Map(previewd.Harmless, reason)
 	subject = canonical(subject)
 	return s.Store.Tx(ctx, "deny", func(tx *store.DB) error {
 		if err := tx.DenySubject(ctx, subject, reason); err != nil {

@@ -49,6 +49,7 @@ func newWorld(t *testing.T, e testkit.Engine) *world {
 		"PROJECT": over.ID, "INTENT": in.ID, "DEPLOYED": first.ID, "DELETED": deleted.Project.ID, "QUEUED": queued.Build.ID,
 		"PENDING": pending.Intent.ID, "USER": "user:" + ann,
 	}
+	require.Equal(t, previewd.ProjectQueued, w.project(bob, queued.Project.ID).Status)
 	w.shell = testkit.OpenShell(t, cfg)
 	require.Empty(t, w.broken())
 	return w

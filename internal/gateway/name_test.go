@@ -76,3 +76,15 @@ func FuzzSuggestedName(f *testing.F) {
 		}
 	})
 }
+
+// What no template can be called is refused before it names a project.
+func TestTemplateNamesAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		for _, template := range []string{"a\x00b", strings.Repeat("a", 101), "\x1b[31m", "no-such-template"} {
+			for _, ask := range []gateway.CreateProject{{Template: template}, {Metadata: map[string]any{"template": template}}} {
+				_, err := f.CreateProject(t.Context(), as(ann, previewd.NewRequestID()), ask)
+				require.Equal(t, previewd.CodeInvalid, previewd.ErrorCode(err), "%q", template)
+			}
+		}
+	})
+}

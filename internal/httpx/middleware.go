@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/telemetry"
@@ -100,7 +101,8 @@ func logProblem(ctx context.Context, p *Problem) {
 }
 
 // WithExactPath answers 404 to a path with an empty segment or one of dots, which
-// a mux would answer with a redirect: no link of ours has such a path.
+// a mux would answer with a redirect, and to one that is no text, which PostgreSQL
+// would refuse: no link of ours has such a path.
 func WithExactPath(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked := r.URL.EscapedPath()
@@ -108,7 +110,7 @@ func WithExactPath(next http.Handler) http.Handler {
 		if strings.HasSuffix(asked, "/") && exact != "/" {
 			exact += "/"
 		}
-		if asked != exact {
+		if asked != exact || !utf8.ValidString(r.URL.Path) || strings.ContainsRune(r.URL.Path, 0) {
 			WriteProblem(w, r, &previewd.Error{Code: previewd.CodeNotFound, Message: "There is no such route; /docs lists them."})
 			return
 		}

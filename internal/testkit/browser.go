@@ -92,6 +92,15 @@ func (b *Browser) WaitFor(tb testing.TB, text string) {
 	})
 }
 
+// Click clicks on what a selector finds, so many times at once.
+func (b *Browser) Click(tb testing.TB, selector string, times int) {
+	tb.Helper()
+	found, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](`(() => { const e = document.querySelector(`+strconv.Quote(selector)+`)
+		for (let i = 0; e && i < `+strconv.Itoa(times)+`; i++) e.click(); return e !== null })()`))
+	require.NoError(tb, err)
+	require.True(tb, found, "there is no %s", selector)
+}
+
 // Screenshot saves a picture of the page if the variable PREVIEWD_SCREENSHOTS
 // names a folder.
 func (b *Browser) Screenshot(tb testing.TB, name string) {

@@ -87,6 +87,16 @@ func (e *Events) Next() (Frame, bool) {
 	}
 }
 
+// NextWithin is Next for who does not wait longer; false also when nothing has come.
+func (e *Events) NextWithin(limit time.Duration) (Frame, bool) {
+	select {
+	case f, ok := <-e.frames:
+		return f, ok
+	case <-time.After(limit):
+		return Frame{}, false
+	}
+}
+
 // Take returns the next n frames.
 func (e *Events) Take(n int) []Frame {
 	e.tb.Helper()

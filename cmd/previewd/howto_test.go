@@ -1,0 +1,72 @@
+package main_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd/internal/testkit"
+)
+
+// blocks are the commands of a page, in order.
+var blocks = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+
+// freePort returns one that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+// What the page tells is what happens: its blocks are run one after another in one
+// shell, in an empty folder with the built program. Three things are substituted:
+// the ports, which have to be free here, and the build, which was made before.
+func TestFromTokenToPreview(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("NOT TESTED: no", tool, "on this machine")
+		}
+	}
+	page, err := os.ReadFile("../../docs/how-to/from-token-to-preview.md")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(testkit.Program(t), filepath.Join(dir, "previewd")))
+	worker, gateway := freePort(t), freePort(t)
+	script := "set -e -o pipefail\n"
+	list := blocks.FindAllStringSubmatch(string(page), -1)
+	require.Greater(t, len(list), 12)
+	for _, block := range list {
+		commands := strings.NewReplacer(
+			"8080", worker, "8081", gateway, "serve --price", "serve --addr 127.0.0.1:"+worker+" --price", "go build -o previewd ./cmd/previewd", "test -x previewd",
+		).Replace(block[1])
+		first, _, _ := strings.Cut(commands, "\n")
+		script += "echo '# " + strings.ReplaceAll(first, "'", "") + "' >&2\n" + commands
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", script+"kill $(jobs -p)\nwait\n")
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }() // what the page has started ends with the test
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, want := range []string{"event: build.completed", "event: version.activated", `"previewUrl"`, "404 not_found"} {
+		require.Contains(t, string(out), want)
+	}
+}
