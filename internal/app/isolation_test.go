@@ -41,7 +41,7 @@ func rows(hook string) []row {
 			row{"list-" + prefix + "webhook-deliveries", "", 200}, row{"get-" + prefix + "webhook-delivery", "", 200},
 			row{"replay-" + prefix + "webhook-delivery", "", 200}, row{"delete-" + prefix + "webhook", "", 204})
 	}
-	return append(list, row{"list-intents", "", 200}, row{"retry-intent", "", 409}, row{"find-reference", "", 200}, row{"list-denied", "", 200},
+	return append(list, row{"list-intents", "", 200}, row{"retry-intent", "", 409}, row{"find-reference", "", 200}, row{"list-denied", "", 200}, row{"list-attention", "", 200}, row{"settle-attention", "", 204},
 		row{"deny", `{"kind":"user","subject":"nobody","reason":"test"}`, 204}, row{"allow", "", 204}, row{"delete-project", "", 204})
 }
 
