@@ -46,7 +46,8 @@ func TestFromTokenToPreview(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Symlink(testkit.Program(t), filepath.Join(dir, "previewd")))
 	worker, gateway := freePort(t), freePort(t)
-	script := "set -e -o pipefail\n"
+	var script strings.Builder
+	script.WriteString("set -e -o pipefail\n")
 	list := blocks.FindAllStringSubmatch(string(page), -1)
 	require.Greater(t, len(list), 12)
 	for _, block := range list {
@@ -54,11 +55,11 @@ func TestFromTokenToPreview(t *testing.T) {
 			"8080", worker, "8081", gateway, "serve --price", "serve --addr 127.0.0.1:"+worker+" --price", "go build -o previewd ./cmd/previewd", "test -x previewd",
 		).Replace(block[1])
 		first, _, _ := strings.Cut(commands, "\n")
-		script += "echo '# " + strings.ReplaceAll(first, "'", "") + "' >&2\n" + commands
+		script.WriteString("echo '# " + strings.ReplaceAll(first, "'", "") + "' >&2\n" + commands)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-c", script+"kill $(jobs -p)\nwait\n")
+	cmd := exec.CommandContext(ctx, "bash", "-c", script.String()+"kill $(jobs -p)\nwait\n")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -37,7 +37,7 @@ type front struct {
 }
 
 // eachLayout runs a test on each engine, near and far.
-func eachLayout(t *testing.T, test func(t *testing.T, f *front), change ...func(*config.Config)) {
+func eachLayout(t *testing.T, test func(t *testing.T, f *front)) {
 	t.Helper()
 	t.Parallel()
 	for _, e := range testkit.Engines() {
@@ -48,16 +48,16 @@ func eachLayout(t *testing.T, test func(t *testing.T, f *front), change ...func(
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				test(t, startFront(t, e, far, change...))
+				test(t, startFront(t, e, far))
 			})
 		}
 	}
 }
 
 // startNear is a front that is a worker too, on SQLite.
-func startNear(t *testing.T, change ...func(*config.Config)) *front {
+func startNear(t *testing.T) *front {
 	t.Helper()
-	return startFront(t, testkit.Engines()[0], false, change...)
+	return startFront(t, testkit.Engines()[0], false)
 }
 
 func startFront(t *testing.T, e testkit.Engine, far bool, change ...func(*config.Config)) *front {
@@ -160,13 +160,13 @@ func (f *front) make(token string) *previewd.AppCreation {
 }
 
 // deployed waits for the end of a project's newest build.
-func (f *front) deployed(token, projectID string) *previewd.AppProject {
+func (f *front) deployed(token, projectID string) {
 	f.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		p := new(previewd.AppProject)
 		f.get(token, "/api/projects/"+projectID, p)
 		if p.Status == previewd.ProjectDeployed && p.CurrentVersion > 0 {
-			return p
+			return
 		}
 		require.True(f.t, time.Now().Before(deadline), "it is %s", p.Status)
 		f.ask(token, http.MethodGet, "/api/builds/"+p.Build.ID+"?wait=1s", "")

@@ -127,12 +127,12 @@ func (m *matrix) shape(r reply, ids map[string]string) string {
 	for _, name := range []string{"deliveryId", "webhookId", "projectId", "buildId", "intentId"} { // the longer first
 		shape = strings.ReplaceAll(shape, ids[name], "<"+name+">")
 	}
+	parts := strings.Split(shape, "\n")
 	for name := range r.header {
 		if name != "Date" && name != "X-Request-Id" {
-			shape += "\n" + name
+			parts = append(parts, name)
 		}
 	}
-	parts := strings.Split(shape, "\n")
 	slices.Sort(parts[1:])
 	return strings.Join(parts, "\n")
 }

@@ -177,8 +177,8 @@ func TestRetryIsNotUndone(t *testing.T) {
 		f.faults.set(func(w *faultyWorker) { w.before = nil })
 		require.NoError(t, f.Store.Tx(t.Context(), "x", func(tx *store.DB) error { return tx.HastenIntent(t.Context(), made.Intent.ID) }))
 		cfg := f.cfg
-		looking, go_ := make(chan struct{}), make(chan struct{})
-		cfg.Worker = slowLook{f.faults, looking, go_}
+		looking, on := make(chan struct{}), make(chan struct{})
+		cfg.Worker = slowLook{f.faults, looking, on}
 		s := gateway.New(cfg)
 		done := make(chan struct{})
 		go func() { s.Reconcile(context.Background()); close(done) }()
@@ -186,7 +186,7 @@ func TestRetryIsNotUndone(t *testing.T) {
 		in, err := f.RetryIntent(t.Context(), as(bob), made.Intent.ID)
 		require.NoError(t, err)
 		require.Equal(t, previewd.IntentPending, in.State)
-		close(go_)
+		close(on)
 		<-done
 		in, err = f.WaitIntent(t.Context(), ann, made.Intent.ID, 0)
 		require.NoError(t, err)
@@ -196,13 +196,13 @@ func TestRetryIsNotUndone(t *testing.T) {
 
 type slowLook struct {
 	*faultyWorker
-	looking, go_ chan struct{}
+	looking, on chan struct{}
 }
 
 func (w slowLook) FindOperation(ctx context.Context, c previewd.Caller, key string) (*previewd.Operation, error) {
 	close(w.looking)
-	<-w.go_
-	return w.faultyWorker.Worker.FindOperation(ctx, c, key)
+	<-w.on
+	return w.Worker.FindOperation(ctx, c, key)
 }
 
 // Text that a database cannot hold, or not index, is refused.
