@@ -93,8 +93,10 @@ func (u *users) live(ctx context.Context, i int) {
 			u.read(a)
 		}
 	}
-	for i%4 == 0 && ctx.Err() == nil && !u.over(a) {
-		continue
+	for range 5 { // others would wait for who waits longer
+		if i%4 > 0 || ctx.Err() != nil || u.over(a) {
+			break
+		}
 	}
 	u.activate(a)
 	if random.IntN(4) == 0 {

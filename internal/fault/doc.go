@@ -90,7 +90,7 @@ func pointsOf(of Role) (points, commits []string) {
 		return []string{"gateway.before_worker", "gateway.after_worker"}, []string{
 			"intent", "intent.claim", "intent.confirm", "intent.postpone", "intent.renew", "intent.reject", "intent.discard",
 			"intent.request_cancel", "intent.cancel", "intent.recover", "intent.hasten_all",
-			"feed.apply", "feed.parked", "compare", "biller.claim", "biller.told",
+			"feed.apply", "feed.parked", "feed.release", "compare", "biller.claim", "biller.told",
 			"app.rename", "app.delete", "app.deleted", "app.cancel", "app.activate",
 		}
 	}
