@@ -180,8 +180,8 @@ func (c *apps) checkTold(theirs, ours map[string]made) (late, again int) {
 		}
 		b, here := ours[a.buildID]
 		switch n := times[prompt]; {
-		case a.canceled && a.keyless && a.took > keylessFor:
-			late++ // one that was asked for again after its window may be there
+		case a.keyless && a.took > keylessFor && a.canceled:
+			late++ // the first of its requests has made another
 		case a.canceled && alive[prompt] != 0:
 			c.Errorf("%s was taken back and is there: %+v (seed %d)", prompt, *a, c.seed)
 		case a.canceled:
