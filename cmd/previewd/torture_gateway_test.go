@@ -52,7 +52,8 @@ type apps struct {
 	telling sync.Mutex
 }
 
-// onEachLayout runs a scenario on both engines, in one process and in two.
+// onEachLayout runs a scenario on both engines, in one process and in two; with
+// the default count on each engine in one of them.
 func onEachLayout(t *testing.T, flagName string, count int, scenario func(*apps)) {
 	t.Helper()
 	onLayouts(t, flagName, count, []bool{false, true}, scenario)
@@ -67,8 +68,12 @@ func onTwo(t *testing.T, flagName string, count int, scenario func(*apps)) {
 func onLayouts(t *testing.T, flagName string, count int, layouts []bool, scenario func(*apps)) {
 	t.Helper()
 	t.Parallel()
+	given := flag.Lookup(flagName)
 	for _, e := range testkit.Engines() {
 		for _, far := range layouts {
+			if len(layouts) > 1 && given.Value.String() == given.DefValue && far != (e.Name == "postgres") {
+				continue
+			}
 			t.Run(e.Name+map[bool]string{false: "/One", true: "/Two"}[far], func(t *testing.T) {
 				t.Parallel()
 				scenario(newApps(t, e, far, flagName, count))
