@@ -292,8 +292,8 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	if err != nil {
 		return err
 	}
-	if p.CreateKey == "" || p.CreatePrincipal != "" && p.CreatePrincipal != s.Service && !fault.Off(fault.AdoptOwn) {
-		// Another's: another process does not show its key, this one its principal.
+	if p.CreateKey == "" && !fault.Off(fault.AdoptOwn) {
+		// Another's: the worker shows a key to the principal that sent it only.
 		return s.forgetParked(ctx, projectID)
 	}
 	in, err := s.Store.FindIntentByWorkerKey(ctx, p.CreateKey)
