@@ -17,11 +17,11 @@ func (s *Service) CancelBuild(ctx context.Context, req previewd.CancelBuildReque
 	}
 	var b *store.Build
 	err := s.Store.Tx(ctx, "build.cancel", func(tx *store.DB) (err error) {
-		if b, err = tx.LockBuild(ctx, req.BuildID); err != nil {
+		if _, err = tx.LockBuild(ctx, req.BuildID); err != nil {
 			return err
 		}
-		if _, err := tx.LockProject(ctx, b.ProjectID); err != nil { // it may be deleted
-			return previewd.NotFound("build", req.BuildID)
+		if b, err = tx.FindBuild(ctx, req.BuildID); err != nil { // its project may be deleted
+			return err
 		}
 		if b.Status.Terminal() {
 			return nil
