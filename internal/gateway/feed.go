@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
-	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
@@ -292,8 +291,7 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	if err != nil {
 		return err
 	}
-	if p.CreateKey == "" || p.CreatePrincipal != "" && p.CreatePrincipal != s.Service && !fault.Off(fault.AdoptOwn) {
-		// Another's: another process does not show its key, this one its principal.
+	if p.CreateKey == "" { // another's: a key is shown to who has sent it
 		return s.forgetParked(ctx, projectID)
 	}
 	in, err := s.Store.FindIntentByWorkerKey(ctx, p.CreateKey)
