@@ -19,7 +19,7 @@ test: ## Run all tests
 
 .PHONY: race
 race: ## Run all tests with the race detector
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 30m ./...
 
 .PHONY: check
 check: format vet lint verify race mutate ## All that a change must pass: format, vet, lint, generated files, races, mutations

@@ -40,6 +40,7 @@ const (
 	CancelKept      Mechanism = "cancel-kept"      // what its user has taken back is not confirmed
 	IntentClaim     Mechanism = "intent-claim"     // one process works on an intent at a time
 	ClaimsBack      Mechanism = "claims-back"      // a start gives back the claims of the last life
+	AdoptOwn        Mechanism = "adopt-own"        // only what this gateway has asked for is adopted
 	FreshRead       Mechanism = "fresh-read"       // a read joins a query that is sent after it came
 )
 
@@ -49,7 +50,7 @@ func Mechanisms() []Mechanism {
 		EpochCheck, TerminalAbsorbs, CancelBeats, StateGuard, RowLock, NewestWins, KeyFirst, Fingerprint, Window,
 		Reaper, ReapCanceling, FeedOrder, AuditHead, ImmediateBegin, BlobCheck, Fairness, QueueCap, FreshRead,
 		Quotas, StableKey, Reconciler, AppOrder, Parking, BillingInTx, BillingOnce,
-		NameOnce, RefusalKept, CancelKept, IntentClaim, ClaimsBack,
+		NameOnce, RefusalKept, CancelKept, IntentClaim, ClaimsBack, AdoptOwn,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/fault"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/telemetry"
 )
@@ -291,7 +292,8 @@ func (s *Service) findParked(ctx context.Context, projectID string) error {
 	if err != nil {
 		return err
 	}
-	if p.CreateKey == "" { // another's: a key is shown to who has sent it
+	if p.CreateKey == "" && !fault.Off(fault.AdoptOwn) {
+		// Another's: the worker shows a key to the principal that sent it only.
 		return s.forgetParked(ctx, projectID)
 	}
 	in, err := s.Store.FindIntentByWorkerKey(ctx, p.CreateKey)

@@ -83,7 +83,7 @@ func (w *world) broken() []string {
 var damages = map[string]string{
 	"intent_without_outcome":           `UPDATE gateway_intents SET build_id = 'gone' WHERE id = $INTENT`,
 	"app_project_without_intent":       `UPDATE gateway_projects SET owner_id = 'mallory' WHERE id = $DELETED` + "\n" + `UPDATE gateway_builds SET owner_id = 'mallory' WHERE project_id = $DELETED`,
-	"intent_overdue":                   `UPDATE gateway_intents SET created_at = 1 WHERE id = $PENDING`,
+	"intent_overdue":                   `UPDATE gateway_intents SET deadline_at = 1 WHERE id = $PENDING`,
 	"intent_request_wrong":             `DELETE FROM gateway_intent_requests WHERE intent_id = $PENDING`,
 	"name_wrong":                       `DELETE FROM gateway_names WHERE intent_id = $INTENT`,
 	"app_project_without_newest_build": `UPDATE gateway_projects SET build_seq = 9 WHERE id = $PROJECT`,

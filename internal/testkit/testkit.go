@@ -185,7 +185,7 @@ func MainWithChild(m *testing.M) {
 // Eventually calls check until it returns true, or fails the test.
 func Eventually(tb testing.TB, what string, check func() bool) {
 	tb.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !check() {
 		if time.Now().After(deadline) {
 			tb.Fatalf("waited too long for: %s", what)
