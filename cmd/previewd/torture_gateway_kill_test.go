@@ -24,7 +24,7 @@ var leadsTo = map[string]string{
 	"intent.request_cancel": "gateway.before_worker=half;",
 	"intent.cancel":         "gateway.after_worker=half;",
 	"intent.renew":          "gateway.after_worker=delay:5s;",
-	"feed.release":          "gateway.after_worker=delay:3s;",
+	"feed.release":          "gateway.after_worker=delay:8s;",
 }
 
 // A process that dies at any point of the gateway's, or while it works for one,
