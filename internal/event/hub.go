@@ -44,6 +44,34 @@ func (h *Hub) Subscribe(topic string) (hints <-chan struct{}, cancel func()) {
 	})
 }
 
+// poll is how often one who waits looks without a hint: one can be lost with the
+// process that owed it.
+const poll = time.Second
+
+// Wait calls look until it says done: at once, after each Notify of the topic and
+// at the latest each second, for as long as wait.
+func (h *Hub) Wait(ctx context.Context, topic string, wait time.Duration, look func() (done bool, err error)) error {
+	hints, cancel := h.Subscribe(topic)
+	defer cancel()
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	again := time.NewTicker(poll)
+	defer again.Stop()
+	for {
+		if done, err := look(); done || err != nil || wait <= 0 {
+			return err
+		}
+		select {
+		case <-hints:
+		case <-again.C:
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // watcher is who watches a topic. There can be one for each of many topics, so
 // they are a list and not a set of each topic's.
 type watcher struct {

@@ -75,7 +75,7 @@ func (s *Service) WaitBuild(ctx context.Context, userID, id string, wait time.Du
 		return nil, err
 	}
 	was := b.Status
-	err = s.waitFor(ctx, ProjectTopic(b.ProjectID), wait, func() (done bool, err error) {
+	err = s.Changes.Wait(ctx, ProjectTopic(b.ProjectID), wait, func() (done bool, err error) {
 		b, err = s.Store.FindAppBuild(ctx, userID, id)
 		return err == nil && (b.Status != was || b.FinishedAt != nil), err
 	})
@@ -84,30 +84,6 @@ func (s *Service) WaitBuild(ctx context.Context, userID, id string, wait time.Du
 	}
 	s.place(ctx, &b.AppBuild)
 	return &b.AppBuild, nil
-}
-
-// waitFor calls look until it says done: at once, after each hint on the topic
-// and at the latest each second, for as long as wait.
-func (s *Service) waitFor(ctx context.Context, topic string, wait time.Duration, look func() (done bool, err error)) error {
-	hints, cancel := s.Changes.Subscribe(topic)
-	defer cancel()
-	over := time.NewTimer(wait)
-	defer over.Stop()
-	poll := time.NewTicker(time.Second)
-	defer poll.Stop()
-	for {
-		if done, err := look(); done || err != nil || wait <= 0 {
-			return err
-		}
-		select {
-		case <-hints:
-		case <-poll.C:
-		case <-over.C:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 type buildInput struct {

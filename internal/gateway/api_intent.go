@@ -27,7 +27,7 @@ func (a *API) getIntent(ctx context.Context, in *getIntentInput) (*output[*previ
 // passed. It returns CodeNotFound.
 func (s *Service) WaitIntent(ctx context.Context, userID, id string, wait time.Duration) (*previewd.Intent, error) {
 	var in *store.Intent
-	err := s.waitFor(ctx, intentTopic(id), wait, func() (done bool, err error) {
+	err := s.Changes.Wait(ctx, intentTopic(id), wait, func() (done bool, err error) {
 		in, err = s.Store.FindIntent(ctx, userID, id)
 		return err == nil && in.State.Final(), err
 	})

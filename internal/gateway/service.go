@@ -47,6 +47,9 @@ type Config struct {
 type Changes interface {
 	Notify(topic string)
 	Subscribe(topic string) (hints <-chan struct{}, cancel func())
+	// Wait calls look until it says done: at once, after each Notify of the topic
+	// and from time to time, for as long as wait.
+	Wait(ctx context.Context, topic string, wait time.Duration, look func() (done bool, err error)) error
 }
 
 // Topics.

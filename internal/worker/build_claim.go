@@ -11,7 +11,7 @@ import (
 // ClaimBuild implements previewd.Dispatcher.
 func (s *Service) ClaimBuild(ctx context.Context, runnerID string, wait time.Duration) (*previewd.Claim, error) {
 	var claim *previewd.Claim
-	err := s.waitFor(ctx, QueueTopic, wait, func() (bool, error) {
+	err := s.Changes.Wait(ctx, QueueTopic, wait, func() (bool, error) {
 		var err error
 		claim, err = s.tryClaim(ctx, runnerID)
 		return claim != nil, err
@@ -65,7 +65,7 @@ func (s *Service) AwaitCancel(ctx context.Context, lease previewd.Lease, wait ti
 	if err != nil {
 		return false, err
 	}
-	err = s.waitFor(ctx, b.ProjectID, wait, func() (bool, error) {
+	err = s.Changes.Wait(ctx, b.ProjectID, wait, func() (bool, error) {
 		b, err := s.Store.FindAnyBuild(ctx, lease.BuildID)
 		if err != nil {
 			return false, err

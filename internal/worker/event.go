@@ -25,7 +25,7 @@ func (s *Service) ListEvents(ctx context.Context, filter previewd.EventFilter) (
 		return nil, invalid("limit must be from 1 to "+strconv.Itoa(maxFeedPage)+".", strconv.Itoa(filter.Limit))
 	}
 	var page *previewd.EventPage
-	err = s.waitFor(ctx, FeedTopic, filter.Wait, func() (done bool, err error) {
+	err = s.Changes.Wait(ctx, FeedTopic, filter.Wait, func() (done bool, err error) {
 		page, err = s.listFeed(ctx, after, filter.Limit)
 		return err == nil && (len(page.Events) > 0 || page.Reset), err
 	})

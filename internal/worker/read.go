@@ -95,7 +95,7 @@ func (s *Service) FindBuild(ctx context.Context, id string, wait time.Duration) 
 		return nil, err
 	}
 	if was := b.Status; wait > 0 && !was.Terminal() {
-		err = s.waitFor(ctx, b.ProjectID, wait, func() (done bool, err error) {
+		err = s.Changes.Wait(ctx, b.ProjectID, wait, func() (done bool, err error) {
 			b, err = s.Store.FindBuild(ctx, id)
 			return err == nil && b.Status != was, err
 		})

@@ -38,7 +38,9 @@ type Config struct {
 // them. Topics are project ids and those below.
 type Changes interface {
 	Notify(topic string)
-	Subscribe(topic string) (hints <-chan struct{}, cancel func())
+	// Wait calls look until it says done: at once, after each Notify of the topic
+	// and from time to time, for as long as wait.
+	Wait(ctx context.Context, topic string, wait time.Duration, look func() (done bool, err error)) error
 }
 
 // Topics beside project ids.
@@ -137,28 +139,4 @@ func (s *Service) changed(projectID string) {
 	s.Changes.Notify(projectID)
 	s.Changes.Notify(QueueTopic)
 	s.Changes.Notify(EventTopic)
-}
-
-// waitFor calls look until it says done, first at once and then after each
-// hint on the topic and at the latest each poll, for as long as wait.
-func (s *Service) waitFor(ctx context.Context, topic string, wait time.Duration, look func() (done bool, err error)) error {
-	hints, cancel := s.Changes.Subscribe(topic)
-	defer cancel()
-	over := time.NewTimer(wait)
-	defer over.Stop()
-	poll := time.NewTicker(time.Second) // a hint can be lost with the process that owed it
-	defer poll.Stop()
-	for {
-		if done, err := look(); done || err != nil || wait <= 0 {
-			return err
-		}
-		select {
-		case <-hints:
-		case <-poll.C:
-		case <-over.C:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

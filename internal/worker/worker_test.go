@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/event"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/testkit"
 	"github.com/previewd/previewd/internal/worker"
@@ -30,39 +32,17 @@ type fixture struct {
 	switched []string
 }
 
-// hub is the smallest Changes: it wakes everybody at once.
+// hub counts the looks of those who have begun to wait.
 type hub struct {
-	mu   sync.Mutex
-	subs map[chan struct{}]bool
+	event.Hub
+	looks atomic.Int64
 }
 
-func (h *hub) Notify(string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for c := range h.subs {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (h *hub) Subscribe(string) (<-chan struct{}, func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	c := make(chan struct{}, 1)
-	h.subs[c] = true
-	return c, func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.subs, c)
-	}
-}
-
-func (h *hub) waiting() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.subs)
+func (h *hub) Wait(ctx context.Context, topic string, wait time.Duration, look func() (bool, error)) error {
+	return h.Hub.Wait(ctx, topic, wait, func() (bool, error) {
+		h.looks.Add(1)
+		return look()
+	})
 }
 
 func setup(t testing.TB, db *store.DB, change ...func(*worker.Config)) *fixture {
@@ -71,7 +51,7 @@ func setup(t testing.TB, db *store.DB, change ...func(*worker.Config)) *fixture 
 	require.NoError(t, err)
 	f := &fixture{t: t, db: db}
 	cfg := worker.Config{
-		Store: db, Artifacts: artifacts, Changes: &hub{subs: map[chan struct{}]bool{}},
+		Store: db, Artifacts: artifacts, Changes: &hub{},
 		Log:        slog.New(slog.NewTextHandler(io.Discard, nil)),
 		PreviewURL: func(label string) string { return "http://" + label + ".preview.test/" },
 		Switched: func(id string) {
@@ -316,7 +296,7 @@ func TestFindBuildWaitsForAChange(t *testing.T) {
 			}
 			got <- b.Status
 		}()
-		testkit.Eventually(t, "somebody waits", func() bool { return f.Changes.(*hub).waiting() > 0 })
+		testkit.Eventually(t, "somebody waits", func() bool { return f.Changes.(*hub).looks.Load() > 0 })
 		f.claim()
 		require.Equal(t, previewd.BuildBuilding, <-got)
 	})
