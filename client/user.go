@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -162,65 +161,28 @@ func (u *User) Follow(ctx context.Context, projectID, cursor string, event func(
 	if projectID != "" {
 		path = "/api/projects/" + url.PathEscape(projectID) + "/events"
 	}
-	for try := 0; ; try++ {
-		before, began := cursor, time.Now()
-		done, err := u.stream(ctx, path, &cursor, event)
-		if done || err != nil && !retryable(err) {
-			return err
+	return u.c.follow(ctx, "the events", &cursor, func(ctx context.Context) (done bool, err error) {
+		query := url.Values{}
+		if cursor != "" {
+			query.Set("after", cursor)
 		}
-		if cursor != before || time.Since(began) > steady {
-			try = 0 // it did not break: the server ends each stream some time
-		}
-		if try >= max(u.c.cfg.Retries, 0) {
-			return errors.Join(errors.New("cannot follow: the stream keeps breaking"), err)
-		}
-		if !sleep(ctx, backoff(try, err)) {
-			return ctx.Err()
-		}
-	}
-}
-
-// stream reads one connection; done says that the stream has an end.
-func (u *User) stream(ctx context.Context, path string, cursor *string, event func(previewd.Event) error) (done bool, err error) {
-	query := url.Values{}
-	if *cursor != "" {
-		query.Set("after", *cursor)
-	}
-	response, err := u.c.send(ctx, request{method: http.MethodGet, path: path, query: query}, nil)
-	if err != nil {
-		return false, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode == http.StatusNoContent {
-		return true, nil
-	}
-	for message, err := range sse.Read(response.Body, nil) {
-		if err != nil {
-			if ctx.Err() != nil {
-				return false, ctx.Err()
+		return u.c.readStream(ctx, path, query, func(message sse.Event) error {
+			switch message.Type {
+			case "reauth":
+				return &previewd.Error{Code: previewd.CodeUnauthorized, Message: "The token has expired."}
+			case "reset", "bye":
+				return nil // a snapshot follows, or the end of the connection
 			}
-			return false, &previewd.Error{Code: previewd.CodeUnavailable, Message: "The stream broke.", Err: err}
-		}
-		switch message.Type {
-		case "end":
-			return true, nil
-		case "reauth":
-			return true, &previewd.Error{Code: previewd.CodeUnauthorized, Message: "The token has expired."}
-		case "reset", "bye":
-			continue // a snapshot follows, or the end of the connection
-		}
-		e, err := readUserEvent(message)
-		if err != nil {
-			return true, err
-		}
-		if message.LastEventID != "" {
-			*cursor = message.LastEventID
-		}
-		if err := event(e); err != nil {
-			return true, err
-		}
-	}
-	return false, nil
+			e, err := readUserEvent(message)
+			if err != nil {
+				return err
+			}
+			if message.LastEventID != "" {
+				cursor = message.LastEventID
+			}
+			return event(e)
+		})
+	})
 }
 
 func readUserEvent(message sse.Event) (e previewd.Event, err error) {

@@ -27,18 +27,24 @@ type Watch struct {
 // where it was. Should the server's log have been cut, as by the restoring of a
 // backup, it gives all events once more.
 func (c *Client) WatchBuild(ctx context.Context, buildID string, w Watch) error {
-	follower := &watcher{Client: c, watch: w, buildID: buildID, cursor: strconv.FormatInt(w.After, 10)}
+	f := &watcher{Client: c, watch: w, buildID: buildID, cursor: strconv.FormatInt(w.After, 10)}
+	return c.follow(ctx, "the build", &f.cursor, f.stream)
+}
+
+// follow reads one connection after another until one says that it was the last,
+// or the stream keeps breaking without the cursor moving.
+func (c *Client) follow(ctx context.Context, what string, cursor *string, stream func(context.Context) (done bool, err error)) error {
 	for try := 0; ; try++ {
-		before, began := follower.cursor, time.Now()
-		done, err := follower.stream(ctx)
+		before, began := *cursor, time.Now()
+		done, err := stream(ctx)
 		if done || err != nil && !retryable(err) {
 			return err
 		}
-		if follower.cursor != before || time.Since(began) > steady {
+		if *cursor != before || time.Since(began) > steady {
 			try = 0 // it did not break: the server ends each stream some time
 		}
 		if try >= max(c.cfg.Retries, 0) {
-			return errors.Join(errors.New("cannot follow the build: the stream keeps breaking"), err)
+			return errors.Join(fmt.Errorf("cannot follow %s: the stream keeps breaking", what), err)
 		}
 		if !sleep(ctx, backoff(try, err)) {
 			return ctx.Err()
@@ -46,26 +52,10 @@ func (c *Client) WatchBuild(ctx context.Context, buildID string, w Watch) error 
 	}
 }
 
-// steady is how long a stream lasts that does not break.
-const steady = 5 * time.Second
-
-type watcher struct {
-	*Client
-	watch   Watch
-	buildID string
-	cursor  string // of the last event seen
-	offset  int64  // of the log: what is before it was given already
-}
-
-// stream reads one connection; done says that the build is over.
-func (w *watcher) stream(ctx context.Context) (done bool, err error) {
-	query := url.Values{"after": {w.cursor}}
-	if w.watch.Log != nil {
-		query.Set("log", "true")
-	}
-	response, err := w.send(ctx, request{
-		method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(w.buildID) + "/events", query: query,
-	}, nil)
+// readStream gives each message of one connection to take, until that fails. The
+// server says that nothing more will come by 204 or the message "end".
+func (c *Client) readStream(ctx context.Context, path string, query url.Values, take func(sse.Event) error) (done bool, err error) {
+	response, err := c.send(ctx, request{method: http.MethodGet, path: path, query: query}, nil)
 	if err != nil {
 		return false, err
 	}
@@ -80,24 +70,50 @@ func (w *watcher) stream(ctx context.Context) (done bool, err error) {
 			}
 			return false, &previewd.Error{Code: previewd.CodeUnavailable, Message: "The stream broke.", Err: err}
 		}
-		switch message.Type {
-		case "end":
+		if message.Type == "end" {
 			return true, nil
-		case "reset": // what follows is the build as it is, and all of it is wanted
-			w.watch.After, w.cursor = 0, "0"
-			return false, nil
 		}
-		if err := w.take(message); err != nil {
+		if err := take(message); err != nil {
 			return true, err
 		}
 	}
 	return false, nil
 }
 
+// steady is how long a stream lasts that does not break.
+const steady = 5 * time.Second
+
+type watcher struct {
+	*Client
+	watch   Watch
+	buildID string
+	cursor  string // of the last event seen
+	offset  int64  // of the log: what is before it was given already
+}
+
+// errReset ends a connection whose events begin anew.
+var errReset = errors.New("the log was reset")
+
+// stream reads one connection; done says that the build is over.
+func (w *watcher) stream(ctx context.Context) (done bool, err error) {
+	query := url.Values{"after": {w.cursor}}
+	if w.watch.Log != nil {
+		query.Set("log", "true")
+	}
+	done, err = w.readStream(ctx, "/v1/builds/"+url.PathEscape(w.buildID)+"/events", query, w.take)
+	if errors.Is(err, errReset) {
+		return false, nil
+	}
+	return done, err
+}
+
 func (w *watcher) take(message sse.Event) error {
 	switch message.Type {
 	case "snapshot", "build.position", "bye":
 		return nil // the build as it is, and where it stands: no events
+	case "reset": // what follows is the build as it is, and all of it is wanted
+		w.watch.After, w.cursor = 0, "0"
+		return errReset
 	case "log":
 		var frame struct {
 			Offset int64

@@ -63,7 +63,7 @@ func TestReferencesAreStoredManyAtATime(t *testing.T) {
 			}
 		}
 		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan error)
+		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
 		record(1)
 		synctest.Wait()
@@ -71,7 +71,9 @@ func TestReferencesAreStoredManyAtATime(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		synctest.Wait()
 		require.Equal(t, 1, store.count())
+		store.mu.Lock() // all come while the first are being stored
 		record(450)
+		store.mu.Unlock()
 		synctest.Wait()
 		require.Equal(t, 451, store.count(), "without a pause")
 		require.LessOrEqual(t, slices.Max(store.batches), 200)
