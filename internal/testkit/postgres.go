@@ -127,6 +127,7 @@ func (s *PostgresServer) start(bin string) error {
 	var out bytes.Buffer
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-k", s.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "shared_buffers=128MB",
+		"-c", "jit=off", // no query of a test is worth compiling
 		"-c", "fsync=off") // what dies in tests are our processes, not the machine
 	s.cmd.SysProcAttr, s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = attr, s.dir, &out, &out
 	started := make(chan error)
@@ -194,11 +195,13 @@ var databases struct {
 	sync.Mutex
 	count    int
 	template string
+	fresh    content
+	free     []string // as new, from tests that have ended
 }
 
-// Database makes an empty database with all tables and returns its URL; the
-// database is dropped at the end of the test. It is a copy of one that was
-// migrated once, which is faster than migrating each.
+// Database makes a database with all tables and nothing of a test's in them, and
+// returns its URL. It is a copy of one that was migrated once, or what a test
+// before has left, made as new: both are faster than migrating each.
 func (s *PostgresServer) Database(tb testing.TB) string {
 	tb.Helper()
 	databases.Lock()
@@ -211,14 +214,46 @@ func (s *PostgresServer) Database(tb testing.TB) string {
 		db, err := store.Open(ctx, store.Config{URL: s.named(name)})
 		require.NoError(tb, err)
 		require.NoError(tb, db.Close())
+		databases.fresh, err = s.readContent(ctx, name)
+		require.NoError(tb, err)
 		databases.template = name
-		atExit(func() { _ = s.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
+		atExit(func() {
+			for _, name := range append(databases.free, name) {
+				_ = s.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+			}
+		})
 	}
 	databases.count++
 	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.count)
-	require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+databases.template))
-	tb.Cleanup(func() { require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")) })
+	if n := len(databases.free); n > 0 {
+		// Under a new name nobody finds it who was left over by the test before.
+		require.NoError(tb, s.Exec(ctx, "ALTER DATABASE "+databases.free[n-1]+" RENAME TO "+name))
+		databases.free = databases.free[:n-1]
+	} else {
+		require.NoError(tb, s.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+databases.template))
+	}
+	tb.Cleanup(func() { s.giveBack(tb, name) })
 	return s.named(name)
+}
+
+// giveBack makes a database as new, or drops it where that cannot be.
+func (s *PostgresServer) giveBack(tb testing.TB, name string) {
+	tb.Helper()
+	ctx, free := context.Background(), name+"_free"
+	// A session that is ended is there for a moment longer.
+	Eventually(tb, "nobody uses "+name, func() bool {
+		err := s.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name)
+		return err == nil && s.Exec(ctx, "ALTER DATABASE "+name+" RENAME TO "+free) == nil
+	})
+	asNew, err := s.makeNew(ctx, free)
+	require.NoError(tb, err)
+	if !asNew {
+		require.NoError(tb, s.Exec(ctx, "DROP DATABASE "+free))
+		return
+	}
+	databases.Lock()
+	defer databases.Unlock()
+	databases.free = append(databases.free, free)
 }
 
 // CutOne ends one connection to a database, whatever it is in the middle of.
