@@ -63,7 +63,7 @@ func (c *Client) readStream(ctx context.Context, path string, query url.Values, 
 	if response.StatusCode == http.StatusNoContent {
 		return true, nil
 	}
-	for message, err := range sse.Read(response.Body, nil) {
+	for message, err := range sse.Read(response.Body, &sse.ReadConfig{MaxEventSize: maxFrame}) {
 		if err != nil {
 			if ctx.Err() != nil {
 				return false, ctx.Err()
@@ -79,6 +79,10 @@ func (c *Client) readStream(ctx context.Context, path string, query url.Values, 
 	}
 	return false, nil
 }
+
+// maxFrame bounds one message, in bytes: a snapshot of a user's projects has a
+// page of them with their prompts.
+const maxFrame = 64 << 20
 
 // steady is how long a stream lasts that does not break.
 const steady = 5 * time.Second

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -46,13 +45,11 @@ func (s *Service) CompareOnce(ctx context.Context) error {
 			list, err = tx.ClaimComparisons(ctx, tx.Now().Add(-s.Compare), compareBatch)
 			return err
 		})
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 		for _, b := range list {
 			errs = append(errs, s.compare(ctx, b))
 		}
-		if len(list) < compareBatch {
+		if err != nil || len(list) < compareBatch {
 			break
 		}
 	}
@@ -65,7 +62,7 @@ func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
 	theirs, err := s.Worker.FindBuild(call, b.ID, 0)
 	if previewd.ErrorCode(err) == previewd.CodeNotFound {
 		// Its project may have been deleted: then an event says so.
-		if caught, err := s.caughtUp(ctx); err != nil || !caught {
+		if caught, err := s.caughtUp(call); err != nil || !caught {
 			return err
 		}
 		return s.lost(ctx, b)
@@ -85,7 +82,7 @@ func (s *Service) compare(ctx context.Context, b *store.AppBuild) error {
 		return fmt.Errorf("cannot believe the worker: build %s is %s and has no end", b.ID, theirs.Status)
 	}
 	// Its last event was in the feed before this look at the feed's end.
-	if caught, err := s.caughtUp(ctx); err != nil || !caught || time.Since(*theirs.FinishedAt) < feedDelay {
+	if caught, err := s.caughtUp(call); err != nil || !caught || time.Since(*theirs.FinishedAt) < feedDelay {
 		return err
 	}
 	return s.correct(ctx, theirs)
@@ -151,6 +148,7 @@ func (s *Service) correct(ctx context.Context, theirs *previewd.Build) error {
 // that it is gone, as after a backup of the worker was restored. An operator is
 // told; if it is so at the next comparison too, the build is over.
 func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
+	defer s.Changes.Notify(ProjectTopic(b.ProjectID))
 	return s.Store.Tx(ctx, "compare.lost", func(tx *store.DB) error {
 		if _, err := tx.LockAppFeed(ctx); err != nil {
 			return err
@@ -159,10 +157,14 @@ func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
 		if err != nil || p.State != "active" {
 			return err
 		}
-		if p.Attention != "" {
-			return s.endLost(ctx, tx, b.ProjectID)
-		}
 		why := "the worker does not know build " + b.ID
+		if p.Attention == why {
+			now, err := tx.FindAnyAppBuild(ctx, b.ID)
+			if err != nil || now == nil || now.FinishedAt != nil {
+				return err
+			}
+			return s.endLost(ctx, tx, now)
+		}
 		s.Log.ErrorContext(ctx, "build lost", telemetry.ProjectID, b.ProjectID, telemetry.BuildID, b.ID)
 		if err := tx.UpdateAppProject(ctx, b.ProjectID, store.AppProjectChange{Attention: &why}); err != nil {
 			return err
@@ -171,50 +173,40 @@ func (s *Service) lost(ctx context.Context, b *store.AppBuild) error {
 	})
 }
 
-// endLost ends a project's builds that the worker does not know any more: nobody
-// pays for them, and they are in nobody's way. The caller has locked the feed.
-func (s *Service) endLost(ctx context.Context, tx *store.DB, projectID string) error {
-	list, err := tx.ListOpenAppBuilds(ctx, projectID)
-	for _, b := range list {
-		at := tx.Now()
-		b.Status, b.WorkerStatus, b.Canceling, b.FinishedAt = previewd.ProjectFailed, previewd.BuildFailed, false, &at
-		b.Failure = &previewd.Failure{
-			Class: previewd.FailureInfra, Code: previewd.FailWorkerLost, Message: "The worker does not know this build any more.", Hint: "Start the build again.",
-		}
-		if err := tx.UpdateAppBuild(ctx, b); err != nil {
-			return err
-		}
-		if err := s.closeBilling(ctx, tx, b, 0); err != nil {
-			return err
-		}
-		if err := audit(ctx, tx, reconciler, store.AuditEntry{
-			Action: "build.correct", Subject: "build/" + b.ID, Data: map[string]any{"to": b.WorkerStatus, "why": "lost"},
-		}); err != nil {
-			return err
-		}
+// endLost ends a build that the worker does not know any more: nobody pays for
+// it, and it is in nobody's way. The caller has locked the feed.
+func (s *Service) endLost(ctx context.Context, tx *store.DB, b *store.AppBuild) error {
+	at := tx.Now()
+	b.Status, b.WorkerStatus, b.Canceling, b.FinishedAt = previewd.ProjectFailed, previewd.BuildFailed, false, &at
+	b.Failure = &previewd.Failure{
+		Class: previewd.FailureInfra, Code: previewd.FailWorkerLost, Message: "The worker does not know this build any more.", Hint: "Start the build again.",
 	}
-	return err
+	if err := tx.UpdateAppBuild(ctx, b); err != nil {
+		return err
+	}
+	if err := s.closeBilling(ctx, tx, b, 0); err != nil {
+		return err
+	}
+	return audit(ctx, tx, reconciler, store.AuditEntry{
+		Action: "build.correct", Subject: "build/" + b.ID, Data: map[string]any{"to": b.WorkerStatus, "why": "lost"},
+	})
 }
 
 // adopt stores a project that the worker has made for this gateway, and whose
 // intent is gone, as after a backup of the gateway was restored.
 func (s *Service) adopt(ctx context.Context, p *previewd.Project) error {
-	m := madeOf(&p.LatestBuild)
-	m.previewURL = p.PreviewURL
+	m := madeOfProject(p)
 	a := ask{Prompt: p.LatestBuild.Prompt, Template: p.LatestBuild.Template}
 	in := s.newIntent(Request{User: previewd.User{ID: p.UserID}, RequestID: "adopt-" + p.ID}, previewd.IntentCreateProject, "", a)
 	in.WorkerKey = p.CreateKey
 	if id, ok := strings.CutPrefix(p.CreateKey, projectKey); ok && previewd.IsID(id) {
 		in.ID, in.ClientKey = id, "none:"+id
 	}
-	body, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
-	suggested := in.Name
-	err = s.Store.Tx(ctx, "intent.adopt", func(tx *store.DB) error {
+	m.ask = &a
+	suggested, adopted := in.Name, false
+	err := s.Store.Tx(ctx, "intent.adopt", func(tx *store.DB) error {
 		in.Name, in.State, in.Status, in.Body, in.ProjectID, in.BuildID = suggested, previewd.IntentPending, 0, nil, "", ""
-		in.DeadlineAt, in.CreatedAt = tx.Now().Add(s.Deadline), p.CreatedAt
+		in.DeadlineAt, adopted = tx.Now().Add(s.Deadline), false
 		taken, err := tx.InsertIntent(ctx, in)
 		if err != nil || taken != nil {
 			return err
@@ -222,13 +214,11 @@ func (s *Service) adopt(ctx context.Context, p *previewd.Project) error {
 		if err := reserveSuggested(ctx, tx, in); err != nil {
 			return err
 		}
-		if err := tx.InsertIntentRequest(ctx, in.ID, body); err != nil {
-			return err
-		}
+		adopted = true
 		return s.store(ctx, tx, in, m)
 	})
-	if err != nil {
-		return err
+	if err != nil || !adopted {
+		return err // another process has it
 	}
 	s.counts.Adopted.Add(1)
 	s.Log.WarnContext(ctx, "project adopted", telemetry.ProjectID, p.ID, telemetry.UserID, p.UserID, telemetry.IntentID, in.ID)

@@ -109,6 +109,12 @@ func (s *Service) applyPage(ctx context.Context, cursor string, page *previewd.E
 	return nil
 }
 
+// blameless reports whether an error says nothing of the event that was being
+// applied.
+func blameless(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || previewd.ErrorCode(err) == previewd.CodeUnavailable
+}
+
 // badEventError says which event of a page cannot be applied.
 type badEventError struct {
 	index int
@@ -180,8 +186,8 @@ func (s *Service) apply(ctx context.Context, cursor string, events []previewd.Ev
 				parked := (*badParkedError)(nil)
 				switch {
 				case err == nil:
-				case previewd.ErrorCode(err) == previewd.CodeUnavailable, ctx.Err() != nil, errors.As(err, &parked):
-					return err // not this event's fault
+				case blameless(ctx, err), errors.As(err, &parked):
+					return err
 				default:
 					return &badEventError{i, e, err}
 				}
@@ -330,8 +336,7 @@ func (s *Service) forgetParked(ctx context.Context, projectID string) error {
 // deleteOrphan deletes a project that the worker has made for an intent that had
 // ended otherwise.
 func (s *Service) deleteOrphan(ctx context.Context, in *store.Intent, projectID string) error {
-	err := s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: projectID, Caller: s.caller(in.RequestID)})
-	if err != nil && previewd.ErrorCode(err) != previewd.CodeNotFound {
+	if _, err := s.deleteTheirs(ctx, projectID, in.RequestID); err != nil {
 		return err
 	}
 	return s.Store.Tx(ctx, "feed.orphan", func(tx *store.DB) error {

@@ -157,6 +157,9 @@ func (a *applier) release(ctx context.Context, projectID string) error {
 	}
 	for _, e := range parked {
 		if err := a.change(ctx, p, e.Event); err != nil {
+			if blameless(ctx, err) {
+				return err
+			}
 			return &badParkedError{e.Event, err}
 		}
 	}

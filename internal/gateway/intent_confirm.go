@@ -92,16 +92,17 @@ func newBuild(in *store.Intent, m made, tx *store.DB) *store.AppBuild {
 }
 
 func (s *Service) storeProject(ctx context.Context, tx *store.DB, in *store.Intent, m made, build *store.AppBuild) (*store.AppProject, error) {
-	body := m.request
-	if body == nil {
-		var err error
-		if body, err = tx.FindIntentRequest(ctx, in.ID); err != nil {
+	a := m.ask
+	if a == nil { // the worker was not asked, but looked at
+		body, err := tx.FindIntentRequest(ctx, in.ID)
+		if err != nil {
 			return nil, err
 		}
-	}
-	var a ask
-	if body != nil {
-		if err := json.Unmarshal(body, &a); err != nil {
+		a = &ask{}
+		if body != nil {
+			err = json.Unmarshal(body, a)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -151,12 +152,11 @@ func (s *Service) openBilling(ctx context.Context, tx *store.DB, b *store.AppBui
 // cancelMade deletes what the worker has made for an intent that its user has
 // taken back. Done again it does the same.
 func (s *Service) cancelMade(ctx context.Context, in *store.Intent, m made) (*store.Intent, error) {
-	err := s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: m.projectID, Caller: s.caller(in.RequestID)})
-	if err != nil && previewd.ErrorCode(err) != previewd.CodeNotFound {
+	if _, err := s.deleteTheirs(ctx, m.projectID, in.RequestID); err != nil {
 		return s.postpone(ctx, in, err)
 	}
 	var now *store.Intent
-	err = s.Store.Tx(ctx, "intent.cancel", func(tx *store.DB) (err error) {
+	err := s.Store.Tx(ctx, "intent.cancel", func(tx *store.DB) (err error) {
 		if now, err = tx.LockIntent(ctx, in.ID); err != nil || now.State.Final() {
 			return err
 		}

@@ -23,9 +23,8 @@ type made struct {
 	projectID, buildID, referenceID string
 	previewURL, buildURL            string
 	seq                             int64
-	status                          previewd.BuildStatus
 	position                        int
-	request                         []byte // what was asked for
+	ask                             *ask // what was asked for, without its files; nil when it is not known
 	eta                             *time.Time
 }
 
@@ -95,7 +94,9 @@ var errOver = errors.New("the intent is over")
 // askWorker asks for what the intent is to make. Asked again it gets the same.
 func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time.Duration) (m made, err error) {
 	if in.State == previewd.IntentAttention {
-		return s.lookUp(ctx, in)
+		call, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return s.lookUp(call, in)
 	}
 	body := in.Request
 	if body == nil {
@@ -127,7 +128,7 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	} else {
 		m, err = s.askProject(call, in, a, key)
 	}
-	m.request = body
+	m.ask = &ask{Prompt: a.Prompt, Template: a.Template}
 	if err == nil {
 		err = fault.Point("gateway.after_worker")
 	}
@@ -151,7 +152,7 @@ func (s *Service) askProject(ctx context.Context, in *store.Intent, a ask, key s
 	}
 	m = made{
 		projectID: p.ProjectID, buildID: p.BuildID, referenceID: p.ReferenceID, previewURL: p.PreviewURL, buildURL: p.BuildURL, seq: 1,
-		status: p.Status, position: p.QueuePosition, eta: p.EstimatedCompletionTime,
+		position: p.QueuePosition, eta: p.EstimatedCompletionTime,
 	}
 	if owner != in.UserID {
 		return m, s.badAnswer(in, "it names another owner")
@@ -177,8 +178,14 @@ func (s *Service) askBuild(ctx context.Context, in *store.Intent, a ask, key str
 func madeOf(b *previewd.Build) made {
 	return made{
 		projectID: b.ProjectID, buildID: b.ID, referenceID: b.ReferenceID, buildURL: b.PreviewURL, seq: b.Seq,
-		status: b.Status, position: b.QueuePosition, eta: b.EstimatedCompletionTime,
+		position: b.QueuePosition, eta: b.EstimatedCompletionTime,
 	}
+}
+
+func madeOfProject(p *previewd.Project) made {
+	m := madeOf(&p.LatestBuild)
+	m.previewURL = p.PreviewURL
+	return m
 }
 
 // lookUp asks what became of an intent, and makes nothing.
@@ -201,8 +208,7 @@ func (s *Service) lookUp(ctx context.Context, in *store.Intent) (m made, err err
 	if err != nil {
 		return m, err
 	}
-	m = madeOf(&p.LatestBuild)
-	m.previewURL = p.PreviewURL
+	m = madeOfProject(p)
 	if p.UserID != in.UserID {
 		return m, s.badAnswer(in, "it names another owner")
 	}

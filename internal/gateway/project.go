@@ -233,9 +233,8 @@ func (s *Service) DeleteProject(ctx context.Context, req Request, id string) (do
 
 // finishDeletion has the worker delete a project, and then lets go of its name.
 func (s *Service) finishDeletion(ctx context.Context, id string) error {
-	err := s.Worker.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: id, Caller: s.caller("delete-" + id)})
-	lost := previewd.ErrorCode(err) == previewd.CodeNotFound
-	if err != nil && !lost {
+	lost, err := s.deleteTheirs(ctx, id, "delete-"+id)
+	if err != nil {
 		return err
 	}
 	return s.Store.Tx(ctx, "app.deleted", func(tx *store.DB) error {
@@ -254,8 +253,25 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted"), Attention: new("")}); err != nil || !lost {
 			return err
 		}
-		return s.endLost(ctx, tx, id)
+		list, err := tx.ListOpenAppBuilds(ctx, id)
+		for _, b := range list {
+			if err := s.endLost(ctx, tx, b); err != nil {
+				return err
+			}
+		}
+		return err
 	})
+}
+
+// deleteTheirs has the worker delete a project. lost says that it knew none.
+func (s *Service) deleteTheirs(ctx context.Context, id, requestID string) (lost bool, err error) {
+	call, cancel := context.WithTimeout(ctx, workerTime)
+	defer cancel()
+	err = s.Worker.DeleteProject(call, previewd.DeleteProjectRequest{ProjectID: id, Caller: s.caller(requestID)})
+	if previewd.ErrorCode(err) == previewd.CodeNotFound {
+		return true, nil
+	}
+	return false, err
 }
 
 // finishDeletions completes deletions that were left open.
@@ -263,9 +279,7 @@ func (s *Service) finishDeletions(ctx context.Context) error {
 	list, err := s.Store.ListDeleting(ctx, compareBatch)
 	errs := []error{err}
 	for _, p := range list {
-		call, cancel := context.WithTimeout(ctx, workerTime)
-		errs = append(errs, s.finishDeletion(call, p.ID))
-		cancel()
+		errs = append(errs, s.finishDeletion(ctx, p.ID))
 	}
 	return errors.Join(errs...)
 }
