@@ -15,11 +15,11 @@ dev: ## Run a server on ./previewd-data
 
 .PHONY: test
 test: ## Run all tests
-	$(GO) test ./...
+	$(GO) test -parallel 4 ./...
 
 .PHONY: race
 race: ## Run all tests with the race detector
-	$(GO) test -race -timeout 30m ./...
+	$(GO) test -race -parallel 4 -timeout 30m ./...
 
 .PHONY: check
 check: format vet lint verify race mutate ## All that a change must pass: format, vet, lint, generated files, races, mutations

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd/internal/fault"
 )
 
 const module = "github.com/previewd/previewd"
@@ -262,4 +264,22 @@ func TestNoLooseEnds(t *testing.T) {
 			require.NotRegexp(t, unowned, group.Text(), "%s", s.fset.Position(group.Pos()))
 		}
 	}
+}
+
+// Each mechanism that can be switched off has tests that must notice.
+func TestEachMechanismIsMutated(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("scripts/mutate")
+	require.NoError(t, err)
+	var listed []string
+	for _, line := range regexp.MustCompile(`(?m)^([a-z-]+) +\.[a-z/]* +Test`).FindAllStringSubmatch(string(script), -1) {
+		listed = append(listed, line[1])
+	}
+	slices.Sort(listed)
+	var known []string
+	for _, m := range fault.Mechanisms() {
+		known = append(known, string(m))
+	}
+	slices.Sort(known)
+	require.Equal(t, known, slices.Compact(listed))
 }

@@ -29,7 +29,7 @@ const apartRate = 5 // creates a second
 // While the gateway cannot reach the worker, users are answered 201 or 202, and
 // what they were promised is there a minute after the worker is back.
 func TestWorkerAway(t *testing.T) {
-	onTwo(t, "windows", *windows, func(c *apps) {
+	onTwo(t, func(c *apps) {
 		c.startAll()
 		stop := make(chan struct{})
 		var pending sync.WaitGroup
@@ -158,7 +158,7 @@ func (p *repeater) pass(r *http.Request, body []byte) (*http.Response, error) {
 // answered, and some answers are lost: nothing is made twice, and what was
 // refused stays refused.
 func TestEachRequestTwice(t *testing.T) {
-	onTwo(t, "twice", *twice, func(c *apps) {
+	onTwo(t, func(c *apps) {
 		way := &repeater{apps: c, target: "http://" + c.worker.addr, late: *late}
 		server := httptest.NewServer(way)
 		c.Cleanup(server.Close)
@@ -215,7 +215,7 @@ func (c *apps) refusedTwice() {
 
 // Without a reconciler what is left open stays so, and converges once there is one.
 func TestReconcilerOff(t *testing.T) {
-	onEachLayout(t, "windows", *windows, func(c *apps) {
+	onEachLayout(t, func(c *apps) {
 		c.startAll()
 		c.gateway.kill()
 		env := c.gateway.env
@@ -251,7 +251,7 @@ func TestReconcilerOff(t *testing.T) {
 // W10: two gateways on one database work on the same intents, while one dies.
 func TestTwoGatewaysOneDatabase(t *testing.T) {
 	t.Parallel()
-	c := newApps(t, postgresEngine(t), true, "windows", *windows)
+	c := newApps(t, postgresEngine(t), true)
 	other := c.addGateway()
 	claim := 2 * time.Second
 	for _, n := range []*node{c.gateway, other} {
@@ -288,7 +288,7 @@ func postgresEngine(t *testing.T) testkit.Engine {
 
 // W14: a gateway whose database is older than its projects takes them up again.
 func TestOlderBackup(t *testing.T) {
-	onTwo(t, "restores", *restores, func(c *apps) {
+	onTwo(t, func(c *apps) {
 		c.startAll()
 		all := []*node{c.gateway}
 		before := c.create(all, 1, "before", false, nil)

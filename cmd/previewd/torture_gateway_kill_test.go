@@ -31,7 +31,7 @@ var leadsTo = map[string]string{
 // loses nothing that users were told, makes and bills nothing twice, and leaves
 // nothing behind.
 func TestGatewayKilledAtEachPoint(t *testing.T) {
-	onEachLayout(t, "gateway-kills", *gatewayKills, func(c *apps) {
+	onEachLayout(t, func(c *apps) {
 		points := map[fault.Role][]string{fault.Gateway: fault.Points(fault.Gateway), fault.Worker: fault.Points(fault.Worker)}
 		c.killAt(*gatewayKills, func(i int) (fault.Role, string) {
 			side := fault.Gateway
@@ -51,7 +51,7 @@ func TestGatewayKilledAtEachPoint(t *testing.T) {
 
 // The same at every step between a project and what is paid for it.
 func TestBillingKilled(t *testing.T) {
-	onEachLayout(t, "billing-kills", *billingKills, func(c *apps) {
+	onEachLayout(t, func(c *apps) {
 		points := []string{
 			"feed.apply.before_commit", "intent.confirm.before_commit", "biller.told.before_commit", "feed.apply.after_commit",
 			"intent.confirm.after_commit", "biller.told.after_commit", "gateway.after_worker", "feed.release.before_commit",

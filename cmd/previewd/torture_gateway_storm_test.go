@@ -15,7 +15,7 @@ import (
 // without.
 func TestGatewayStorm(t *testing.T) {
 	t.Parallel()
-	c := newApps(t, postgresEngine(t), true, "gateway-storms", *gateStorms)
+	c := newApps(t, postgresEngine(t), true)
 	other := c.addGateway()
 	c.startAll()
 	both := []*node{c.gateway, other}

@@ -52,31 +52,31 @@ type apps struct {
 	telling sync.Mutex
 }
 
-// onEachLayout runs a scenario on both engines, in one process and in two; with
-// the default count on each engine in one of them.
-func onEachLayout(t *testing.T, flagName string, count int, scenario func(*apps)) {
+// onEachLayout runs a scenario on both engines, in one process and in two;
+// without any flag on each engine in one of them.
+func onEachLayout(t *testing.T, scenario func(*apps)) {
 	t.Helper()
-	onLayouts(t, flagName, count, []bool{false, true}, scenario)
+	onLayouts(t, []bool{false, true}, scenario)
 }
 
 // onTwo is onEachLayout for what needs two processes.
-func onTwo(t *testing.T, flagName string, count int, scenario func(*apps)) {
+func onTwo(t *testing.T, scenario func(*apps)) {
 	t.Helper()
-	onLayouts(t, flagName, count, []bool{true}, scenario)
+	onLayouts(t, []bool{true}, scenario)
 }
 
-func onLayouts(t *testing.T, flagName string, count int, layouts []bool, scenario func(*apps)) {
+func onLayouts(t *testing.T, layouts []bool, scenario func(*apps)) {
 	t.Helper()
 	t.Parallel()
-	given := flag.Lookup(flagName)
+	full := len(givenFlags()) > 0
 	for _, e := range testkit.Engines() {
 		for _, far := range layouts {
-			if len(layouts) > 1 && given.Value.String() == given.DefValue && far != (e.Name == "postgres") {
+			if len(layouts) > 1 && !full && far != (e.Name == "postgres") {
 				continue
 			}
 			t.Run(e.Name+map[bool]string{false: "/One", true: "/Two"}[far], func(t *testing.T) {
 				t.Parallel()
-				scenario(newApps(t, e, far, flagName, count))
+				scenario(newApps(t, e, far))
 			})
 		}
 	}
@@ -96,12 +96,12 @@ var (
 	faulty = []string{"failpoint", "mutate"}
 )
 
-func newApps(t *testing.T, e testkit.Engine, far bool, flagName string, count int) *apps {
+func newApps(t *testing.T, e testkit.Engine, far bool) *apps {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	t.Cleanup(transport.CloseIdleConnections)
 	c := &apps{
-		torture: newTorture(t, e.Config(t), flagName, count), tokens: map[int]string{}, told: map[string]*ask{}, gone: map[string]bool{},
+		torture: newTorture(t, e.Config(t)), tokens: map[int]string{}, told: map[string]*ask{}, gone: map[string]bool{},
 		http: &http.Client{Transport: transport, Timeout: 40 * time.Second},
 	}
 	if !far {

@@ -15,7 +15,7 @@ const killWorkload = 20 // creates a second
 // A server that dies at any named point loses nothing that it has answered,
 // makes nothing twice and leaves nothing stuck.
 func TestKilledAtEachPoint(t *testing.T) {
-	onEachEngine(t, "kills", *kills, func(c *torture) {
+	onEachEngine(t, func(c *torture) {
 		n := c.addNode(nil, "failpoint")
 		plain := slices.Clone(n.flags)
 		clients := &load{torture: c, clients: c.clients(), rate: killWorkload, most: 250, builds: true, name: "point"}
@@ -71,7 +71,7 @@ func (n *node) holdBuilds(point string) {
 
 // The same with kill -9 at random moments; on PostgreSQL either of two servers.
 func TestKilledAtRandom(t *testing.T) {
-	onEachEngine(t, "crashes", *crashes, func(c *torture) {
+	onEachEngine(t, func(c *torture) {
 		c.addNode(nil).start("")
 		if c.onPostgres() {
 			c.addNode(nil).start("")

@@ -19,7 +19,7 @@ import (
 func TestDroppedCommitReply(t *testing.T) {
 	t.Parallel()
 	database := testkit.Postgres(t).Database(t)
-	c := newTorture(t, store.Config{URL: database}, "drops", *drops)
+	c := newTorture(t, store.Config{URL: database})
 	at, err := url.Parse(database)
 	require.NoError(t, err)
 

@@ -49,7 +49,7 @@ func manyModules() previewd.Files {
 // file of it, and the build is built all the same. So is one whose child alone
 // is killed: every fourth.
 func TestKilledRunnerLeavesNothing(t *testing.T) {
-	onEachEngine(t, "mid-builds", *midBuilds, func(c *torture) {
+	onEachEngine(t, func(c *torture) {
 		n := c.addNode([]string{"--builds", "2"})
 		n.start("")
 		clients := &load{torture: c, clients: c.clients(), name: "mid", files: manyModules()}
@@ -133,7 +133,7 @@ const slowBuild = time.Second
 // A process that has slept through its lease finds its builds taken, and what it
 // goes on to say of them changes nothing.
 func TestStoppedRunnerWritesNothing(t *testing.T) {
-	onEachEngine(t, "stopped", *stopped, func(c *torture) {
+	onEachEngine(t, func(c *torture) {
 		slow := "runner.built=delay:" + slowBuild.String() // so that it is stopped in the middle
 		for range map[bool]int{false: 1, true: 2}[c.onPostgres()] {
 			c.addNode([]string{"--lease", "1s", "--builds", "4"}, "failpoint").start(slow)

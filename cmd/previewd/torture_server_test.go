@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -53,21 +54,32 @@ type torture struct {
 }
 
 // onEachEngine runs a scenario on both engines, and prints how to run it again.
-func onEachEngine(t *testing.T, flagName string, count int, scenario func(*torture)) {
+func onEachEngine(t *testing.T, scenario func(*torture)) {
 	t.Helper()
 	t.Parallel()
-	testkit.EachConfig(t, func(t *testing.T, cfg store.Config) { scenario(newTorture(t, cfg, flagName, count)) })
+	testkit.EachConfig(t, func(t *testing.T, cfg store.Config) { scenario(newTorture(t, cfg)) })
 }
 
-func newTorture(t *testing.T, cfg store.Config, flagName string, count int) *torture {
+func newTorture(t *testing.T, cfg store.Config) *torture {
 	t.Helper()
 	c := &torture{T: t, seed: *seed, store: cfg, shared: filepath.Join(t.TempDir(), "artifacts"), began: time.Now()}
 	if c.seed == 0 {
 		c.seed = rand.Uint64()
 	}
 	c.random = rand.New(rand.NewPCG(c.seed, 1))
-	t.Logf("replay with: go test ./cmd/previewd -run '^%s$' -%s %d -seed %d -count 1 -v", t.Name(), flagName, count, c.seed)
+	t.Logf("replay with: go test ./cmd/previewd -run '^%s$' %s -seed %d -count 1 -v", t.Name(), strings.Join(givenFlags(), " "), c.seed)
 	return c
+}
+
+// givenFlags returns the scenarios' flags that the command line has, without the
+// seed.
+func givenFlags() (given []string) {
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name != "seed" && !strings.HasPrefix(f.Name, "test.") {
+			given = append(given, fmt.Sprintf("-%s %s", f.Name, f.Value))
+		}
+	})
+	return given
 }
 
 func (c *torture) onPostgres() bool { return c.store.URL != "" }

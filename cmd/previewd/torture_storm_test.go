@@ -30,7 +30,7 @@ type storm struct {
 // have one key or none, and one each when each has its own.
 func TestStorm(t *testing.T) {
 	t.Parallel()
-	c := newTorture(t, store.Config{URL: testkit.Postgres(t).Database(t)}, "storms", *storms)
+	c := newTorture(t, store.Config{URL: testkit.Postgres(t).Database(t)})
 	for range 2 {
 		c.addNode([]string{"--builds=-1", "--queue-per-user", "0", "--queue-total", "0"}).start("")
 	}

@@ -47,7 +47,7 @@ const (
 // Whatever moment a process dies in, what it was doing is taken up: by the next
 // start, or by the user who asks again with the same key.
 func TestCrashWindows(t *testing.T) {
-	onEachLayout(t, "windows", *windows, func(c *apps) {
+	onEachLayout(t, func(c *apps) {
 		c.startAll()
 		for _, w := range crashWindows {
 			if *onlyWindow != "" && *onlyWindow != w.name {
@@ -165,7 +165,7 @@ func (c *apps) confirmed(n *node, prompt string, a *ask) {
 // W2: what is on its way between gateway and worker is lost at any byte, in
 // either direction.
 func TestCutAtAnyByte(t *testing.T) {
-	onTwo(t, "windows", *windows, func(c *apps) {
+	onTwo(t, func(c *apps) {
 		c.startAll()
 		var took []time.Duration
 		for i := range 3 * *windows {
@@ -191,7 +191,7 @@ func TestCutAtAnyByte(t *testing.T) {
 // W11: what is taken back while it is pending is gone in the end, whether it had
 // been made or not.
 func TestTakenBackWhilePending(t *testing.T) {
-	onEachLayout(t, "windows", *windows, func(c *apps) {
+	onEachLayout(t, func(c *apps) {
 		c.startAll()
 		for name, failpoints := range map[string]string{
 			"not-made": "gateway.before_worker=fail", "made": "gateway.after_worker=fail",
@@ -232,7 +232,7 @@ func TestTakenBackWhilePending(t *testing.T) {
 
 // W12: a build's events come before its project is stored, and wait for it.
 func TestEventsBeforeTheirProject(t *testing.T) {
-	onEachLayout(t, "windows", *windows, func(c *apps) {
+	onEachLayout(t, func(c *apps) {
 		c.startAll()
 		c.gateway.kill()
 		delay := time.Second
