@@ -2,7 +2,10 @@ package app_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +66,28 @@ func TestUserClient(t *testing.T) {
 	require.NoError(t, user.DeleteProject(ctx, made.Project.ID))
 	_, err = user.Project(ctx, made.Project.ID)
 	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+}
+
+// A snapshot is one message however much it holds.
+func TestUserFollowsManyProjects(t *testing.T) {
+	t.Parallel()
+	cfg := config.Config{}
+	cfg.UserToken = userToken
+	a := testkit.StartAppWith(t, cfg)
+	user, err := client.NewUser(client.Config{URL: a.Config.BaseURL, Token: userToken})
+	require.NoError(t, err)
+	for i := range 3 {
+		prompt := strings.Repeat(strconv.Itoa(i), previewd.MaxPromptBytes)
+		_, err := user.CreateProject(t.Context(), client.NewProject{Prompt: prompt, Template: "landing"})
+		require.NoError(t, err)
+	}
+	seen := errors.New("seen")
+	err = user.Follow(t.Context(), "", "", func(e previewd.Event) error {
+		require.EqualValues(t, "snapshot", e.Type)
+		require.Len(t, e.Data["projects"], 3)
+		return seen
+	})
+	require.ErrorIs(t, err, seen)
 }
 
 // Pages of allowed origins may call /api, others and other routes may not.

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -132,6 +133,36 @@ func TestWrongRoleFailsNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.NotNil(t, made.Intent)
 	})
+}
+
+// A database that is busy for too long says nothing about the event that waits
+// for it: it is applied later, not moved aside.
+func TestBusyDatabaseBlamesNoEvent(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t).Database(t)
+	f := setup(t, testkit.Engine{Config: func(testing.TB) store.Config { return store.Config{URL: url} }}, false)
+	made := f.create(ann)
+	// Its events come as if they had come before it was stored.
+	require.NoError(t, f.Store.Tx(t.Context(), "x", func(tx *store.DB) error {
+		return tx.ParkEvent(t.Context(), previewd.Event{
+			Seq: 1, Type: previewd.EventBuildQueued, ProjectID: made.Project.ID, BuildID: made.Build.ID, At: time.Now(), Cursor: "1-1",
+		}, tx.Now())
+	}))
+	db, err := sql.Open("pgx", url)
+	require.NoError(t, err)
+	defer db.Close()
+	other, err := db.Begin()
+	require.NoError(t, err)
+	_, err = other.Exec("UPDATE gateway_builds SET seq = seq WHERE id = $1", made.Build.ID)
+	require.NoError(t, err)
+	err = f.ApplyParked(t.Context())
+	require.NoError(t, other.Rollback())
+	require.Equal(t, previewd.CodeUnavailable, previewd.ErrorCode(err))
+	require.Zero(t, f.Counts().Poison.Load())
+	require.NoError(t, f.ApplyParked(t.Context()))
+	b, err := f.Store.FindAnyAppBuild(t.Context(), made.Build.ID)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, b.EventSeq)
 }
 
 // A parked event that cannot be applied is moved aside and keeps no others back.
