@@ -8,15 +8,15 @@ type Build struct {
 	ProjectID  string      `json:"projectId"`
 	Seq        int64       `json:"seq" doc:"Counts 1, 2, 3… per project."`
 	Status     BuildStatus `json:"status" enum:"queued,building,canceling,completed,failed,canceled,superseded"`
-	Step       string      `json:"step,omitempty" enum:"prepare,build,publish" doc:"What a running build is at."`
+	Step       string      `json:"step,omitempty" enum:"prepare,install,build,publish" doc:"What a running build is at."`
 	Attempt    int         `json:"attempt" doc:"Counts the tries; infrastructure faults are tried again."`
 	Epoch      int64       `json:"epoch" doc:"Counts the claims: the fencing token of the build's runner."`
 	Prompt     string      `json:"prompt"`
 	Template   string      `json:"template,omitempty"`
 	Source     Source      `json:"source"`
-	Runner     string      `json:"runner,omitempty" enum:"static,bundle" doc:"What built it."`
+	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox" doc:"What built it."`
 	Reason     string      `json:"runnerReason,omitempty" doc:"Why this runner took the tree."`
-	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock" doc:"How the build was confined."`
+	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock,namespace" doc:"How the build was confined."`
 	Failure    *Failure    `json:"failure,omitempty"`
 	Version    int64       `json:"version,omitempty" doc:"Number of the version that the build made."`
 	PreviewURL string      `json:"previewUrl" doc:"Shows this build for ever."`

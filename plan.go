@@ -1,11 +1,10 @@
 package previewd
 
-// Runners that a plan can name. Which way the npm runner then takes is for the
-// policy of the server.
+// Runners that build a tree.
 const (
-	RunnerStatic = "static" // the files are the site
-	RunnerBundle = "bundle" // esbuild; no code of the tree runs
-	RunnerNPM    = "npm"    // installs packages and runs the tree's build command
+	RunnerStatic  = "static"  // the files are the site
+	RunnerBundle  = "bundle"  // esbuild; no code of the tree runs
+	RunnerSandbox = "sandbox" // installs packages and runs the tree's build command
 )
 
 // Plan says how a tree becomes a site: what was decided, and why. Nothing of the

@@ -2,6 +2,7 @@ package previewd
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -30,6 +31,7 @@ type Dispatcher interface {
 // Steps of a build, in order.
 const (
 	StepPrepare = "prepare" // the files are laid out
+	StepInstall = "install" // packages are installed, if there are any
 	StepBuild   = "build"   // the runner makes the site
 	StepPublish = "publish" // the site is compressed and stored
 )
@@ -46,6 +48,7 @@ type Claim struct {
 	ProjectID   string
 	Source      Digest            // a tar of the tree, in the artifact store
 	Env         map[string]string // shown to strangers' code: never a secret
+	Overrides   json.RawMessage   // metadata.build: how to build; nil for none
 	ReferenceID string
 	LogOffset   int64         // where this attempt's log begins
 	LeaseFor    time.Duration // renew well before this has passed
@@ -68,7 +71,7 @@ type Outcome struct {
 	Kind      OutcomeKind
 	Manifest  Digest   // completed: stored, with all its blobs
 	Failure   *Failure // failed
-	Runner    string   // "static" or "bundle"; "" when it did not get so far
+	Runner    string   // "static", "bundle" or "sandbox"; "" when it did not get so far
 	Reason    string   // why that runner
 	Cache     string   // what it found cached, for estimates; "" when it keeps no cache
 	Isolation string

@@ -106,6 +106,8 @@ func Main(args []string, streams Streams) int {
 		switch args[0] {
 		case app.BuildChildArg:
 			return app.BuildChild(streams.In, streams.Out)
+		case app.SandboxInitArg:
+			return app.SandboxInit()
 		case completeArg:
 			return complete(args[1:], streams)
 		}

@@ -31,6 +31,12 @@ type Config struct {
 	Lease             time.Duration `help:"How long a runner keeps a build without being heard of." env:"PREVIEWD_LEASE" default:"30s"`
 	BuildTimeout      time.Duration `help:"How long one try of a build may take." env:"PREVIEWD_BUILD_TIMEOUT" default:"5m"`
 	QueueTimeout      time.Duration `help:"How long a build may wait to be taken." env:"PREVIEWD_QUEUE_TIMEOUT" default:"1h"`
+	NPMRegistry       string        `help:"npm registry that builds install from, through the server's cache." env:"PREVIEWD_NPM_REGISTRY" default:"https://registry.npmjs.org" placeholder:"URL"`
+	NPMCache          int64         `help:"MiB of packages to keep for later builds." env:"PREVIEWD_NPM_CACHE" default:"4096" placeholder:"MIB"`
+	BuildMemory       int64         `help:"MiB of memory that a build may take, the files that it writes among them." env:"PREVIEWD_BUILD_MEMORY" default:"2048" placeholder:"MIB"`
+	BuildDisk         int64         `help:"MiB of files that a build may have." env:"PREVIEWD_BUILD_DISK" default:"1024" placeholder:"MIB"`
+	BuildProcesses    int64         `help:"Processes and threads that a build may have." env:"PREVIEWD_BUILD_PROCESSES" default:"256" placeholder:"N"`
+	BuildUID          int           `help:"User and group number that builds have on this machine when the server is root; it should own nothing." env:"PREVIEWD_BUILD_UID" default:"200001" placeholder:"N"`
 	Roles             []Role        `help:"What this process is, of worker, runner, preview and gateway. Default: all that it has the settings for." env:"PREVIEWD_ROLES" placeholder:"ROLE,…"`
 
 	Gateway `embed:"" group:"Gateway: what users call"`
@@ -71,6 +77,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Lease < 0 || c.Lease > 0 && c.Lease < minLease || c.BuildTimeout < 0 || c.QueueTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--lease must be at least %s, and no time limit may be negative", minLease))
+	}
+	if u, err := url.Parse(c.NPMRegistry); c.NPMRegistry != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		errs = append(errs, fmt.Errorf("--npm-registry %q is not a URL such as https://registry.npmjs.org", c.NPMRegistry))
+	}
+	if c.NPMCache < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
+		errs = append(errs, errors.New("--npm-cache, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
 	}
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))

@@ -91,7 +91,7 @@ func TestRequestWins(t *testing.T) {
 	// A command is run although the tree would be shown as it is.
 	plan = detect.Detect(files{"previewd.json": `{"runner":"static"}`}.fs(), detect.Options{Request: []byte(`{"build":["make"]}`)})
 	require.Nil(t, plan.Failure)
-	require.Equal(t, previewd.RunnerNPM, plan.Runner.Name)
+	require.Equal(t, previewd.RunnerSandbox, plan.Runner.Name)
 	require.Empty(t, plan.Install.Argv)
 }
 

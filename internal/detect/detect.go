@@ -150,7 +150,7 @@ func (d *detector) leaveOpen() {
 // runner.choose says, and more only where that finds nothing to show.
 func (d *detector) chooseNPM() bool {
 	p := &d.plan.Runner
-	p.Name = previewd.RunnerNPM
+	p.Name = previewd.RunnerSandbox
 	switch {
 	case d.config.Runner != "":
 		return false

@@ -58,7 +58,7 @@ func FuzzDetect(f *testing.F) {
 		var texts any
 		require.NoError(t, json.Unmarshal(raw, &texts))
 		requireHarmless(t, texts)
-		if plan.Failure == nil && plan.Runner.Name == previewd.RunnerNPM {
+		if plan.Failure == nil && plan.Runner.Name == previewd.RunnerSandbox {
 			require.NotEmpty(t, plan.Build.Argv)
 			require.NotEmpty(t, plan.Output.Path)
 		}

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/detect"
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
@@ -24,6 +25,8 @@ type childRequest struct {
 	Source string            // folder with the tree
 	Out    string            // empty folder for the site
 	Env    map[string]string // VITE_* of the build
+
+	Overrides json.RawMessage `json:",omitempty"` // metadata.build
 }
 
 // childMessage is one line of the child's standard output: a line for the
@@ -42,6 +45,7 @@ type childResult struct {
 	Reason    string            `json:"reason"`
 	Isolation string            `json:"isolation"`
 	Failure   *previewd.Failure `json:"failure,omitempty"`
+	Plan      *previewd.Plan    `json:"plan,omitempty"`      // the tree's own code makes the site, like this
 	Built     bool              `json:"built"`               // the site is in Out, else the tree is the site
 	Immutable []string          `json:"immutable,omitempty"` // files whose names hold their hash
 	Fallback  string            `json:"fallback,omitempty"`
@@ -114,13 +118,23 @@ func (c *child) build(req childRequest) (childResult, error) {
 	if failure != nil {
 		return childResult{Failure: failure}, nil
 	}
-	choice := choose(tree, func() string { return findBundlerNeed(tree, req.Source) })
-	result := childResult{Runner: choice.Runner, Reason: choice.Reason, Failure: choice.Failure, Fallback: tree.fallback}
-	if choice.Failure != nil {
+	var files choice
+	plan := detect.Detect(root.FS(), detect.Options{Request: req.Overrides, Choose: func() (string, string, *previewd.Failure) {
+		files = choose(tree, func() string { return findBundlerNeed(tree, req.Source) })
+		return files.Runner, files.Reason, files.Failure
+	}})
+	result := childResult{Runner: plan.Runner.Name, Reason: files.Reason, Failure: plan.Failure, Fallback: plan.Fallback.File}
+	if plan.Runner.Name == previewd.RunnerSandbox {
+		result.Plan, result.Reason = plan, strings.TrimSuffix(plan.Runner.Reason, ".")
+	}
+	if result.Failure != nil {
 		return result, nil
 	}
-	c.logf("runner: %s, because %s", choice.Runner, choice.Reason)
-	if choice.Runner == runnerStatic {
+	c.logf("runner: %s, because %s", result.Runner, result.Reason)
+	for _, note := range plan.Notes {
+		c.logf("note: %s", note)
+	}
+	if result.Runner != runnerBundle {
 		return result, nil
 	}
 	b, err := newBundle(c, root, req, tree)
@@ -135,11 +149,14 @@ func (c *child) build(req childRequest) (childResult, error) {
 // checked returns the result with everything in bounds: its text is made from a
 // stranger's source and ends up in rows, logs, pages and terminals.
 func (r childResult) checked() childResult {
-	if r.Runner != runnerStatic && r.Runner != runnerBundle {
+	if !slices.Contains([]string{runnerStatic, runnerBundle, previewd.RunnerSandbox}, r.Runner) {
 		r.Runner = ""
 	}
 	if r.Isolation != sandbox.LevelProcess && r.Isolation != sandbox.LevelLandlock {
 		r.Isolation = ""
+	}
+	if (r.Runner == previewd.RunnerSandbox) != (r.Plan != nil && len(r.Plan.Build.Argv) > 0) && r.Failure == nil {
+		r.Runner = ""
 	}
 	r.Reason = clip(strings.Map(printable, r.Reason), 300)
 	if r.Failure == nil {
@@ -166,5 +183,5 @@ func (r childResult) checked() childResult {
 // childCodes are the failures that a child can find.
 var childCodes = []string{
 	previewd.FailBundle, previewd.FailDependencyUnavailable, previewd.FailUnsafePath,
-	previewd.FailRunnerUnavailable, previewd.FailNoIndex, previewd.FailBadConfig,
+	previewd.FailRunnerUnavailable, previewd.FailNoIndex, previewd.FailBadConfig, previewd.FailSSRAdapter, previewd.FailWorkspace,
 }

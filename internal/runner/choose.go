@@ -39,30 +39,15 @@ type choice struct {
 	Failure *previewd.Failure
 }
 
-// choose decides which runner takes a tree. The first rule that holds wins:
+// choose decides which runner takes a tree of which no code is to run; package
+// detect tells whether that is so. The first rule that holds wins:
 //
-//  1. previewd.json names a runner.
-//  2. previewd.json has a build command, or package.json a build script: npm,
-//     which is not available yet.
-//  3. No index.html at the root: nothing would answer at the preview's root.
-//  4. A page loads TypeScript or JSX as a module: bundle.
-//  5. A module that a page loads needs a bundler, as need tells: bundle.
-//  6. Otherwise browsers can run the files as they are: static.
+//  1. No index.html at the root: nothing would answer at the preview's root.
+//  2. previewd.json names a runner.
+//  3. A page loads TypeScript or JSX as a module: bundle.
+//  4. A module that a page loads needs a bundler, as need tells: bundle.
+//  5. Otherwise browsers can run the files as they are: static.
 func choose(t *sourceTree, need func() string) choice {
-	if t.config.Build != nil {
-		return choice{Failure: &previewd.Failure{
-			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: detect.ConfigFile,
-			Message: "previewd.json has a build command, which needs the npm runner; this server has none yet.",
-			Hint:    `Remove build, or set {"runner": "bundle"} to bundle the tree without npm, or {"runner": "static"} to serve it as it is.`,
-		}}
-	}
-	if t.config.Runner == "" && t.buildScript != "" {
-		return choice{Failure: &previewd.Failure{
-			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: "package.json",
-			Message: fmt.Sprintf("package.json has a build script (%q), which needs the npm runner; this server has none yet.", clip(t.buildScript, 80)),
-			Hint:    `Remove scripts.build, or add previewd.json with {"runner": "bundle"} to bundle the tree without npm, or {"runner": "static"} to serve it as it is.`,
-		}}
-	}
 	if !t.has("index.html") {
 		return choice{Failure: t.noIndex()}
 	}

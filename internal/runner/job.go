@@ -31,6 +31,10 @@ type job struct {
 	result    childResult
 	immutable map[string]bool
 	large     string // the last large source file that the child has loaded
+
+	sourceRoot *os.Root
+	box        *sandbox.Box // that ran the tree's code
+	site       *os.Root     // what it made
 }
 
 // failedError is a failure that is the author's to mend.
@@ -49,7 +53,7 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 			j.log.printf("failed: %s: %s", failure.Code, failure.Message)
 		}
 	}()
-	defer os.RemoveAll(j.dir)
+	defer j.clean()
 
 	if err := j.start(ctx, previewd.StepPrepare); err != nil {
 		return out, err
@@ -57,11 +61,8 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 	if err := j.unpack(ctx); err != nil {
 		return out, err
 	}
-	if err := j.start(ctx, previewd.StepBuild); err != nil {
-		return out, err
-	}
 	began := time.Now()
-	if err := j.runChild(ctx); err != nil {
+	if err := j.build(ctx); err != nil {
 		return out, err
 	}
 	j.log.printf("built in %d ms", time.Since(began).Milliseconds())
@@ -73,6 +74,31 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 		Kind: previewd.OutcomeCompleted, Manifest: manifest,
 		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation,
 	}, err
+}
+
+// build makes the site: a child of this program does, or finds that the tree's
+// own code must.
+func (j *job) build(ctx context.Context) error {
+	if err := j.start(ctx, previewd.StepBuild); err != nil {
+		return err
+	}
+	if err := j.runChild(ctx); err != nil || j.result.Plan == nil {
+		return err
+	}
+	return j.runPlan(ctx)
+}
+
+// clean leaves nothing of the build but what was published.
+func (j *job) clean() {
+	for _, root := range []*os.Root{j.site, j.sourceRoot} {
+		if root != nil {
+			root.Close()
+		}
+	}
+	if j.box != nil {
+		j.box.Close()
+	}
+	os.RemoveAll(j.dir)
 }
 
 func (j *job) start(ctx context.Context, step string) error {
@@ -92,7 +118,7 @@ func (j *job) unpack(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot open the work folder: %w", err)
 	}
-	defer root.Close()
+	j.sourceRoot = root
 	pack, err := j.Artifacts.Open(ctx, j.claim.Source)
 	if err != nil {
 		return fmt.Errorf("cannot open the source: %w", err)
@@ -146,7 +172,7 @@ const maxMessage = 16 << 20
 
 // runChild has the child work on the tree and takes its result.
 func (j *job) runChild(ctx context.Context) error {
-	request, err := json.Marshal(childRequest{Source: j.source(), Out: j.out(), Env: j.claim.Env})
+	request, err := json.Marshal(childRequest{Source: j.source(), Out: j.out(), Env: j.claim.Env, Overrides: j.claim.Overrides})
 	if err != nil {
 		return err
 	}

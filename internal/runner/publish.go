@@ -24,15 +24,18 @@ import (
 // publish stores the site, precompressed, and last its manifest.
 func (j *job) publish(ctx context.Context) (previewd.Digest, error) {
 	began := time.Now()
-	dir, part := j.source(), partOfSite
-	if j.result.Built {
-		dir, part = j.out(), func(string) bool { return true }
+	root, part := j.sourceRoot, partOfSite
+	switch {
+	case j.site != nil:
+		root = j.site
+	case j.result.Built:
+		out, err := os.OpenRoot(j.out())
+		if err != nil {
+			return "", fmt.Errorf("cannot open the site: %w", err)
+		}
+		defer out.Close()
+		root, part = out, func(string) bool { return true }
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return "", fmt.Errorf("cannot open the site: %w", err)
-	}
-	defer root.Close()
 	names, err := j.listSite(root.FS(), part)
 	if err != nil {
 		return "", err

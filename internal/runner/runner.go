@@ -28,12 +28,15 @@ type Config struct {
 	Artifacts  artifact.Store
 	ID         string        // names the runner in leases; one process at a time
 	WorkDir    string        // the runner's own; Run empties it
-	Executable string        // runs Child when its argument is ChildArg; default this program
+	Executable string        // runs Child when its argument is ChildArg, and sandbox.Init; default this program
 	Slots      int           // builds at once; default the number of CPUs
 	Grace      time.Duration // for builds that run when Run is told to stop; default 4 s
 	MaxFiles   int           // of a site; default 20,000
 	MaxBytes   int64         // of a site; default 200 MiB
-	Log        *slog.Logger  // default slog.Default()
+	// Sandbox returns what builds need that run their tree's code; an error says
+	// why this server runs none.
+	Sandbox func(context.Context) (*Sandbox, error)
+	Log     *slog.Logger // default slog.Default()
 }
 
 // Runner runs builds, as many at once as it has slots.
@@ -170,8 +173,12 @@ func (r *Runner) outcomeOf(ctx context.Context, j *job, err error) previewd.Outc
 	case errors.Is(cause, errReleased):
 		out.Kind = previewd.OutcomeReleased
 	case errors.Is(cause, errTimeout):
+		code := previewd.FailTimeout
+		if j.step == previewd.StepInstall {
+			code = previewd.FailTimeoutInstall
+		}
 		out.Failure = &previewd.Failure{
-			Class: previewd.FailureTimeout, Code: previewd.FailTimeout, Step: j.step,
+			Class: previewd.FailureTimeout, Code: code, Step: j.step,
 			Message: fmt.Sprintf("The build took longer than %s.", j.claim.Timeout),
 		}
 	case errors.As(err, &failed):

@@ -16,12 +16,10 @@ import (
 // sourceTree is what the choice of a runner, and the bundler, need to know of a
 // tree before they look into its source.
 type sourceTree struct {
-	files       []string // every regular file, in lexical order
-	pages       []page   // the HTML files that are part of the site's source
-	config      detect.Config
-	buildScript string // scripts.build of package.json
-	modules     bool   // there is a node_modules
-	fallback    string // file that answers unknown paths; "" for none
+	files   []string // every regular file, in lexical order
+	pages   []page   // the HTML files that are part of the site's source
+	config  detect.Config
+	modules bool // there is a node_modules
 }
 
 type page struct {
@@ -64,32 +62,13 @@ func readTree(fsys fs.FS) (*sourceTree, *previewd.Failure) {
 	if t.config, failure = detect.ReadConfig(fsys); failure != nil {
 		return nil, failure
 	}
-	t.fallback = detect.Fallback(fsys, t.config).File
-	return t, t.readPackage(fsys)
+	return t, nil
 }
 
 func badConfig(file, message string) *previewd.Failure {
 	return &previewd.Failure{
 		Class: previewd.FailureUser, Code: previewd.FailBadConfig, Step: previewd.StepBuild, File: file, Message: message,
 	}
-}
-
-func (t *sourceTree) readPackage(fsys fs.FS) *previewd.Failure {
-	raw, err := readLimited(fsys, "package.json", maxJSONFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var manifest struct {
-		Scripts map[string]string `json:"scripts"`
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &manifest)
-	}
-	if err != nil {
-		return badConfig("package.json", fmt.Sprintf("package.json is not valid: %v.", err))
-	}
-	t.buildScript = manifest.Scripts["build"]
-	return nil
 }
 
 func (t *sourceTree) has(name string) bool {

@@ -179,6 +179,9 @@ func MainWithChild(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == app.BuildChildArg {
 		os.Exit(app.BuildChild(os.Stdin, os.Stdout))
 	}
+	if len(os.Args) > 1 && os.Args[1] == app.SandboxInitArg {
+		os.Exit(app.SandboxInit())
+	}
 	Main(m)
 }
 

@@ -40,7 +40,7 @@ func (s *Service) tryClaim(ctx context.Context, runnerID string) (*previewd.Clai
 	meta, err := decodeMetadata(b.Metadata)
 	return &previewd.Claim{
 		Lease:     previewd.Lease{BuildID: b.ID, Epoch: b.Epoch},
-		ProjectID: b.ProjectID, Source: b.Source.Digest, Env: meta.Build.Env, ReferenceID: b.ReferenceID,
+		ProjectID: b.ProjectID, Source: b.Source.Digest, Env: meta.env, Overrides: meta.Build, ReferenceID: b.ReferenceID,
 		LogOffset: b.LogBytes, LeaseFor: s.Lease, Timeout: s.Timeouts.Build,
 	}, err
 }

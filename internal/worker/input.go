@@ -173,10 +173,9 @@ func checkSegment(segment string) string {
 // metadata is what the worker reads of a request's metadata. Other members are
 // stored and given back.
 type metadata struct {
-	Template string `json:"template"`
-	Build    struct {
-		Env map[string]string `json:"env"`
-	} `json:"build"`
+	Template string            `json:"template"`
+	Build    json.RawMessage   `json:"build"`
+	env      map[string]string // of Build
 }
 
 var envName = regexp.MustCompile(`^VITE_[A-Za-z0-9_]{1,100}$`)
@@ -199,7 +198,7 @@ func parseMetadata(raw map[string]any, limit int) (metadata, string, error) {
 	if err != nil {
 		return m, "", invalid("metadata.template must be a string, metadata.build.env an object of strings.", err.Error())
 	}
-	for name := range m.Build.Env {
+	for name := range m.env {
 		if !envName.MatchString(name) {
 			return m, "", invalid("A name in metadata.build.env must begin with VITE_ and hold letters, digits and _ only.", name)
 		}
@@ -209,5 +208,13 @@ func parseMetadata(raw map[string]any, limit int) (metadata, string, error) {
 
 func decodeMetadata(text string) (m metadata, err error) {
 	err = json.Unmarshal([]byte(text), &m)
+	if err != nil || m.Build == nil {
+		return m, err
+	}
+	var build struct {
+		Env map[string]string `json:"env"`
+	}
+	err = json.Unmarshal(m.Build, &build)
+	m.env = build.Env
 	return m, err
 }

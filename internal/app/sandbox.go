@@ -1,0 +1,75 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/previewd/previewd/internal/config"
+	"github.com/previewd/previewd/internal/npm"
+	"github.com/previewd/previewd/internal/runner"
+	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/telemetry"
+	"github.com/previewd/previewd/internal/toolchain"
+)
+
+// SandboxInitArg is the hidden argument with which the program is the first
+// process of a sandbox.
+const SandboxInitArg = sandbox.InitArg
+
+// SandboxInit is the whole life of that process.
+func SandboxInit() (exitCode int) { return sandbox.Init() }
+
+// sandboxes prepares what builds need that run their tree's code, when the first
+// one comes: most servers of static sites never need it.
+type sandboxes struct {
+	builder *builder
+	mu      sync.Mutex
+	ready   *runner.Sandbox
+}
+
+func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ready != nil {
+		return s.ready, nil
+	}
+	cfg := s.builder.Config
+	tools, report, err := ProbeSandbox(ctx, cfg, s.builder.opts.Executable)
+	if err == nil && !report.OK() {
+		err = fmt.Errorf("%s", report.Reason)
+	}
+	if err != nil {
+		s.builder.log.WarnContext(ctx, "no sandbox: builds that run code are refused", telemetry.Error, err, "fix", report.Fix)
+		return nil, err
+	}
+	mirror, err := npm.NewMirror(npm.Config{
+		Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, Log: s.builder.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
+	s.ready = &runner.Sandbox{Root: tools.Root, Mirror: mirror, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	return s.ready, nil
+}
+
+func limitsOf(cfg config.Config) sandbox.Limits {
+	limits := sandbox.DefaultLimits()
+	limits.Memory, limits.Disk = cmp.Or(cfg.BuildMemory<<20, limits.Memory), cmp.Or(cfg.BuildDisk<<20, limits.Disk)
+	limits.Processes = cmp.Or(cfg.BuildProcesses, limits.Processes)
+	return limits
+}
+
+// ProbeSandbox lays the toolchain out and opens a sandbox that checks itself.
+func ProbeSandbox(ctx context.Context, cfg config.Config, executable string) (*toolchain.Toolchain, sandbox.Report, error) {
+	tools, err := toolchain.Prepare(ctx, filepath.Join(cfg.Data, "toolchains"))
+	if err != nil {
+		return nil, sandbox.Report{Level: sandbox.LevelProcess}, err
+	}
+	return tools, sandbox.Probe(ctx, sandbox.BoxConfig{
+		Executable: executable, Root: tools.Root, Limits: limitsOf(cfg), UID: cfg.BuildUID,
+	}), nil
+}

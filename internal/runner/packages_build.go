@@ -1,0 +1,404 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/npm"
+	"github.com/previewd/previewd/internal/sandbox"
+)
+
+// Sandbox is what builds need that run strangers' code.
+type Sandbox struct {
+	Root   string      // folder of the toolchain
+	Mirror *npm.Mirror // the only network that a build has
+	Limits sandbox.Limits
+	UID    int           // of the host, for builds of a server that is root
+	Idle   time.Duration // how long a command may say nothing; default 2 min
+}
+
+// Ports of 127.0.0.1 in a sandbox.
+const (
+	portMirror = 4873
+	portProxy  = 3128 // where tools are told to go for all else; nothing gets through
+)
+
+const (
+	mirrorURL  = "http://127.0.0.1:4873"
+	maxRawLog  = 64 << 20 // of a command; a build that says more is stopped
+	outputTail = 64 << 10 // of it, that is read for what went wrong
+	maxDenied  = 50       // connections that are closed before the build is stopped
+)
+
+// Why a command was stopped.
+var (
+	errIdle   = errors.New("the command said nothing for too long")
+	errOutput = errors.New("the command wrote too much")
+	errDenied = errors.New("the build tried to reach the network too often")
+)
+
+// packagesBuild is one run of a plan: packages are installed, and the tree's own
+// build command is run.
+type packagesBuild struct {
+	*job
+	plan    *previewd.Plan
+	with    *Sandbox
+	box     *sandbox.Box
+	view    *npm.View
+	denials denials
+}
+
+// runPlan has the tree's own code make the site, in a sandbox. The caller closes
+// j.box once the site is published.
+func (j *job) runPlan(ctx context.Context) error {
+	p := &packagesBuild{job: j, plan: j.result.Plan}
+	var err error
+	if p.with, err = j.Sandbox(ctx); err != nil {
+		return &failedError{&previewd.Failure{
+			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: p.plan.Runner.From,
+			Message: "Building this tree runs its code, which this server does not do: " + err.Error() + ".",
+			Hint:    `Whoever runs the server can see why with previewd doctor. To do without, add previewd.json with {"runner": "bundle"} or {"runner": "static"}.`,
+		}}
+	}
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	if len(p.plan.Install.Argv) > 0 {
+		if err := p.install(ctx); err != nil {
+			return err
+		}
+	}
+	if err := j.start(ctx, previewd.StepBuild); err != nil {
+		return err
+	}
+	if failure, err := p.command(ctx, p.plan.Build.Argv, false); err != nil || failure != nil {
+		return errors.Join(err, asFailed(failure))
+	}
+	return p.findSite()
+}
+
+func asFailed(f *previewd.Failure) error {
+	if f == nil {
+		return nil
+	}
+	return &failedError{f}
+}
+
+// open starts the sandbox and what it can reach.
+func (p *packagesBuild) open(ctx context.Context) error {
+	began := time.Now()
+	source, err := p.Artifacts.Open(ctx, p.claim.Source)
+	if err != nil {
+		return fmt.Errorf("cannot open the source: %w", err)
+	}
+	defer source.Close()
+	p.box, err = sandbox.Open(ctx, sandbox.BoxConfig{
+		Executable: p.Executable, Root: p.with.Root, Source: source, Limits: p.with.Limits, UID: p.with.UID,
+		Ports: []int{portMirror, portProxy},
+	})
+	if err != nil {
+		return fmt.Errorf("cannot start the sandbox: %w", err)
+	}
+	p.job.box, p.result.Isolation = p.box, sandbox.LevelNamespace
+	p.view = p.with.Mirror.View(mirrorURL)
+	listeners := p.box.Listeners()
+	server := &http.Server{Handler: p.view, ReadHeaderTimeout: 10 * time.Second, ErrorLog: discardLog}
+	go func() { _ = server.Serve(listeners[0]) }() // ends when the box closes its listeners
+	go p.denials.serve(listeners[1])
+	p.log.printf("sandbox: ready in %d ms", time.Since(began).Milliseconds())
+	return nil
+}
+
+// install installs packages. A lockfile that does not fit package.json is a slip
+// that people make, and models more often: then versions are resolved anew.
+func (p *packagesBuild) install(ctx context.Context) error {
+	if err := p.start(ctx, previewd.StepInstall); err != nil {
+		return err
+	}
+	argv := p.plan.Install.Argv
+	failure, err := p.command(ctx, argv, true)
+	if lenient := lenientInstall(argv); failure != nil && failure.Code == previewd.FailLockfileOutOfSync && lenient != nil {
+		p.log.printf("%s: the lockfile does not fit package.json, so versions are resolved anew", failure.Code)
+		failure, err = p.command(ctx, lenient, true)
+	}
+	if err == nil && failure == nil {
+		p.log.printf("%s", fetchedText(p.view.Fetched()))
+	}
+	return errors.Join(err, asFailed(failure))
+}
+
+// lenientInstall returns the command that installs what a strict one refuses; nil
+// for one that is not strict.
+func lenientInstall(argv []string) []string {
+	switch {
+	case slices.Equal(argv, []string{"npm", "ci"}):
+		return []string{"npm", "install"}
+	case len(argv) == 3 && (argv[2] == "--frozen-lockfile" || argv[2] == "--immutable"):
+		return []string{argv[0], argv[1], strings.Replace(argv[2], "--", "--no-", 1)}
+	}
+	return nil
+}
+
+func fetchedText(list []npm.Fetch) string {
+	var size int64
+	packages, cached := 0, 0
+	for _, f := range list {
+		if f.Integrity == "" {
+			continue // a list of versions
+		}
+		packages++
+		size += f.Bytes
+		if f.Cached {
+			cached++
+		}
+	}
+	return fmt.Sprintf("fetched %d packages, %.1f MB, %d of them from the cache", packages, float64(size)/1e6, cached)
+}
+
+// command runs one command of the plan to its end. The failure is the author's to
+// mend.
+func (p *packagesBuild) command(ctx context.Context, argv []string, install bool) (*previewd.Failure, error) {
+	began := time.Now()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	p.log.printf("$ %s", strings.Join(argv, " "))
+	out := &commandOutput{log: p.log, stop: stop}
+	idle := time.AfterFunc(p.with.Idle, func() { stop(errIdle) })
+	defer idle.Stop()
+	out.heard = func() { idle.Reset(p.with.Idle) }
+	p.denials.onTooMany(func() { stop(errDenied) })
+	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: p.env(), Output: out})
+	out.flush()
+	step := previewd.StepBuild
+	if install {
+		step = previewd.StepInstall
+	}
+	user := func(code, message, hint string) (*previewd.Failure, error) {
+		return &previewd.Failure{Class: previewd.FailureUser, Code: code, Step: step, Message: message, Hint: hint, Excerpt: lastLines(out.tail.String())}, nil
+	}
+	switch {
+	case errors.Is(err, errIdle):
+		return user(previewd.FailTimeoutIdle, fmt.Sprintf("The command wrote nothing for %s and was stopped.", p.with.Idle),
+			"Does it wait for an answer, or watch files? A build must end by itself.")
+	case errors.Is(err, errOutput):
+		return user(previewd.FailLimitOutput, fmt.Sprintf("The command wrote more than %d MB and was stopped.", maxRawLog>>20), "Let it say less.")
+	case errors.Is(err, errDenied):
+		return user(previewd.FailNetworkBlocked, "The build tried again and again to reach "+strings.Join(p.denials.hosts(), ", ")+".", noNetwork)
+	case err != nil:
+		return nil, err
+	case end.Code == 0:
+		p.log.printf("done in %.1f s", time.Since(began).Seconds())
+		return nil, nil
+	case end.OutOfMemory:
+		return user(previewd.FailOOM, fmt.Sprintf("The build needed more than %d MB of memory, its files among them.", p.with.Limits.Memory>>20),
+			"Build less at once, or ask whoever runs the server for more.")
+	case end.ProcessesBound:
+		return user(previewd.FailLimitPIDs, fmt.Sprintf("The build started more than %d processes and threads.", p.with.Limits.Processes),
+			"Let it start fewer at once.")
+	}
+	return diagnose(p.commandEnd(argv, install, end.Code, out.tail.String())), nil
+}
+
+const noNetwork = "Builds reach nothing but the npm registry. Put what is needed into the tree, or have the page load it in the browser."
+
+func (p *packagesBuild) commandEnd(argv []string, install bool, code int, output string) commandEnd {
+	e := commandEnd{install: install, plan: p.plan, argv: argv, code: code, output: output, source: p.sourceFile, denied: p.denials.hosts()}
+	for _, r := range p.view.Refused() {
+		switch r.Reason {
+		case "not_found", "blocked", "too_young":
+			e.missing = append(e.missing, strings.TrimPrefix(r.Path, "/"))
+		case "unreachable":
+			e.unreachable = true
+		}
+	}
+	return e
+}
+
+// sourceFile returns a file as it was sent.
+func (p *packagesBuild) sourceFile(name string) (string, bool) {
+	if !fs.ValidPath(name) {
+		return "", false
+	}
+	raw, err := readLimited(p.sourceRoot.FS(), name, maxJSONFile)
+	return string(raw), err == nil
+}
+
+// argv has npm fetch the package manager that the tree wants, if it is another.
+func (p *packagesBuild) argv(argv []string) []string {
+	m := p.plan.PackageManager
+	if argv[0] == "npm" || argv[0] != m.Name {
+		return argv
+	}
+	spec := m.Name + "@" + m.Version
+	switch {
+	case m.Version == "" && m.Name == "yarn" && m.Variant == "classic":
+		spec = "yarn@1"
+	case m.Name == "yarn" && m.Variant == "berry":
+		spec = "@yarnpkg/cli-dist@" + m.Version
+	}
+	return append([]string{"npm", "exec", "--yes", "--package=" + strings.TrimSuffix(spec, "@"), "--"}, argv...)
+}
+
+// env is all that commands see of an environment.
+func (p *packagesBuild) env() []string {
+	env := []string{
+		"PATH=" + sandbox.Workspace + "/node_modules/.bin:/usr/local/bin:/usr/bin:/bin", "HOME=" + sandbox.Home, "TMPDIR=" + sandbox.TempDir,
+		"LANG=C.UTF-8", "CI=true", "NO_UPDATE_NOTIFIER=1", "ASTRO_TELEMETRY_DISABLED=1", "NEXT_TELEMETRY_DISABLED=1",
+		"npm_config_registry=" + mirrorURL + "/", "npm_config_replace_registry_host=always", "npm_config_update_notifier=false",
+		"npm_config_audit=false", "npm_config_fund=false", "npm_config_allow_git=none", "npm_config_allow_remote=none",
+		"pnpm_config_registry=" + mirrorURL + "/", "pnpm_config_minimum_release_age=0", "pnpm_config_dangerously_allow_all_builds=true",
+		"YARN_NPM_REGISTRY_SERVER=" + mirrorURL, "YARN_UNSAFE_HTTP_WHITELIST=127.0.0.1", "YARN_ENABLE_TELEMETRY=0",
+		"BUN_CONFIG_REGISTRY=" + mirrorURL,
+		fmt.Sprintf("https_proxy=http://127.0.0.1:%d", portProxy), fmt.Sprintf("HTTPS_PROXY=http://127.0.0.1:%d", portProxy),
+		"no_proxy=127.0.0.1,localhost", "NO_PROXY=127.0.0.1,localhost",
+	}
+	for name, value := range p.claim.Env {
+		env = append(env, name+"="+value)
+	}
+	return env
+}
+
+// findSite ends the sandbox and opens the folder that the build has made.
+func (p *packagesBuild) findSite() error {
+	tree, err := p.box.Output(".")
+	if err != nil {
+		return fmt.Errorf("cannot open the workspace: %w", err)
+	}
+	defer tree.Close()
+	names := []string{p.plan.Output.Path}
+	if p.plan.Output.Unsure {
+		names = p.plan.Output.Candidates
+	}
+	usage := p.box.Usage()
+	p.log.printf("sandbox: %.1f s of CPU, at most %d MB", usage.CPU.Seconds(), usage.Memory>>20)
+	for _, name := range names {
+		info, err := tree.Stat(path.Join(name, "index.html"))
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		p.log.printf("the site is in %s", name)
+		p.site, err = tree.OpenRoot(name)
+		return err
+	}
+	return &failedError{&previewd.Failure{
+		Class: previewd.FailureUser, Code: previewd.FailNoOutputDir, Step: previewd.StepBuild,
+		Message: "The build command succeeded, but there is no index.html in " + strings.Join(names, ", ") + ".",
+		Hint:    `Name the folder that it writes in previewd.json: {"output": "dist"}.`,
+	}}
+}
+
+// denials closes connections to the outside without a word: npm takes any answer
+// of a proxy for a reason to try again at once.
+type denials struct {
+	mu      sync.Mutex
+	names   []string
+	count   int
+	tooMany func()
+}
+
+func (d *denials) serve(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go d.deny(conn)
+	}
+}
+
+var connectLine = regexp.MustCompile(`^CONNECT ([A-Za-z0-9.\-:\[\]]{1,255}) HTTP/`)
+
+func (d *denials) deny(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	line, _ := bufio.NewReader(io.LimitReader(conn, 512)).ReadString('\n')
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if m := connectLine.FindStringSubmatch(line); m != nil && len(d.names) < 5 && !slices.Contains(d.names, m[1]) {
+		d.names = append(d.names, m[1])
+	}
+	if d.count++; d.count == maxDenied && d.tooMany != nil {
+		d.tooMany()
+	}
+}
+
+func (d *denials) onTooMany(do func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tooMany = do
+}
+
+// hosts lists where builds wanted to go, the first few.
+func (d *denials) hosts() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.names)
+}
+
+// commandOutput takes what a command writes: into the build's log, line by line,
+// and its end for whoever looks for what went wrong.
+type commandOutput struct {
+	log   *buildLog
+	stop  context.CancelCauseFunc
+	heard func()
+	line  []byte
+	tail  tailBuffer
+	total int
+}
+
+func (o *commandOutput) Write(p []byte) (int, error) {
+	o.heard()
+	if o.total += len(p); o.total > maxRawLog {
+		o.stop(errOutput)
+		return len(p), nil
+	}
+	o.tail.write(p)
+	for rest := p; len(rest) > 0; {
+		line, after, ended := strings.Cut(string(rest), "\n")
+		o.line = append(o.line, line...)
+		if !ended && len(o.line) <= maxLine {
+			break
+		}
+		o.flush()
+		rest = []byte(after)
+	}
+	return len(p), nil
+}
+
+// flush logs what is left of the last line. A line that a tool has written over
+// counts as it was last.
+func (o *commandOutput) flush() {
+	line := strings.TrimRight(string(o.line), "\r")
+	o.line = o.line[:0]
+	line = plainText(line[strings.LastIndexByte(line, '\r')+1:])
+	if strings.TrimSpace(line) != "" {
+		o.log.printf("%s", line)
+	}
+}
+
+// tailBuffer keeps the end of what is written to it.
+type tailBuffer struct{ kept []byte }
+
+func (b *tailBuffer) write(p []byte) {
+	b.kept = append(b.kept, p...)
+	if len(b.kept) > 2*outputTail {
+		b.kept = append(b.kept[:0], b.kept[len(b.kept)-outputTail:]...)
+	}
+}
+
+func (b *tailBuffer) String() string {
+	return string(b.kept[max(0, len(b.kept)-outputTail):])
+}

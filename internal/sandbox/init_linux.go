@@ -1,0 +1,337 @@
+package sandbox
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files that the first process of a box is started with.
+const (
+	fdControl = 3
+	fdSource  = 4
+	fdRoot    = 5 // when its owner has mounted the root
+)
+
+// Init is the whole life of the first process of a box. It is trusted: it lays
+// the box out, gives up what it may do, and runs one task after the other.
+// It ends when its owner does.
+func Init() (exitCode int) {
+	// What confines tasks is this thread's, and theirs by being its children.
+	runtime.LockOSThread()
+	control, err := packetConn(fdControl)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cannot reach the owner:", err)
+		return 2
+	}
+	i := &initProcess{control: control}
+	if err := i.prepare(); err != nil {
+		_ = i.reply(initReply{Error: err.Error()})
+		return 2
+	}
+	for {
+		if err := i.serve(); err != nil {
+			return 0 // its owner has gone
+		}
+	}
+}
+
+type initProcess struct{ control *net.UnixConn }
+
+func (i *initProcess) reply(r initReply, fds ...int) error {
+	raw, err := json.Marshal(r)
+	if err == nil {
+		_, _, err = i.control.WriteMsgUnix(raw, unix.UnixRights(fds...), nil)
+	}
+	return err
+}
+
+// receive reads a packet, and the file that came with it.
+func (i *initProcess) receive(message any) (out *os.File, err error) {
+	raw, rights := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(4))
+	n, r, _, _, err := i.control.ReadMsgUnix(raw, rights)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r > 0 {
+		messages, err := unix.ParseSocketControlMessage(rights[:r])
+		if err != nil {
+			return nil, err
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			return nil, err
+		}
+		out = os.NewFile(uintptr(fds[0]), "output")
+	}
+	return out, json.Unmarshal(raw[:n], message)
+}
+
+// prepare makes the box around this process.
+func (i *initProcess) prepare() error {
+	var cfg initConfig
+	if _, err := i.receive(&cfg); err != nil {
+		return err
+	}
+	root := os.NewFile(fdRoot, "root")
+	if cfg.Root != "" {
+		var err error
+		if root, err = cloneMount(cfg.Root); err != nil {
+			return err
+		}
+	}
+	if err := mountAll(root, cfg.Limits); err != nil {
+		return err
+	}
+	root.Close()
+	if err := unix.Sethostname([]byte("build")); err != nil {
+		return fmt.Errorf("cannot name the host: %w", err)
+	}
+	source := os.NewFile(fdSource, "source")
+	if err := unpack(source, Workspace); err != nil {
+		return fmt.Errorf("cannot lay out the source: %w", err)
+	}
+	source.Close()
+	workspace, err := os.Open(Workspace)
+	if err != nil {
+		return err
+	}
+	defer workspace.Close()
+	fds := []int{int(workspace.Fd())}
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("cannot set up the loopback device: %w", err)
+	}
+	for _, port := range cfg.Ports {
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			return fmt.Errorf("cannot listen: %w", err)
+		}
+		defer l.Close()
+		f, err := l.File()
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		fds = append(fds, int(f.Fd()))
+	}
+	if err := harden(cfg); err != nil {
+		return err
+	}
+	if err := dropSignalHandlers(); err != nil {
+		return fmt.Errorf("cannot drop signal handlers: %w", err)
+	}
+	return i.reply(initReply{}, fds...)
+}
+
+// dropSignalHandlers takes the Go runtime's handlers away: the kernel spares the
+// first process of a namespace every signal from inside that it does not handle
+// (pid_namespaces(7)). Those stay that the runtime sends itself.
+func dropSignalHandlers() error {
+	var standard [4]uintptr // struct sigaction of the kernel: SIG_DFL, and nothing else
+	for number := 1; number <= 31; number++ {
+		switch unix.Signal(number) {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG:
+			continue
+		}
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(number), uintptr(unsafe.Pointer(&standard)), 0, 8, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}
+
+// cloneMount returns a mount of a folder that is attached nowhere: read-only, and
+// without devices and setuid programs.
+func cloneMount(dir string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot mount %s: %w", dir, err)
+	}
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot mount %s read-only: %w", dir, err)
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// mountAll makes the file system of the box, and leaves the host's.
+func mountAll(root *os.File, limits Limits) error {
+	const at = "/tmp" // on any machine; what it hides is not needed any more
+	var failed error
+	mount := func(source, target, kind string, flags uintptr, data string) {
+		if failed == nil {
+			if err := unix.Mount(source, target, kind, flags, data); err != nil {
+				failed = fmt.Errorf("cannot mount %s: %w", strings.TrimPrefix(target, at), err)
+			}
+		}
+	}
+	do := func(err error) { failed = errors.Join(failed, err) }
+
+	mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if failed != nil {
+		return failed
+	}
+	if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("cannot mount the root: %w", err)
+	}
+	mount("proc", at+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+
+	// One file system for all that is written, so that one bound holds for it. It
+	// lies under the workspace, where nobody can reach it but through its parts.
+	scratch := at + Workspace
+	mount("scratch", scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=%d,nr_inodes=%d,mode=0755", limits.Disk, limits.Inodes))
+	if failed != nil {
+		return failed
+	}
+	for _, dir := range []string{"workspace", "home", "tmp", "shm"} {
+		do(os.Mkdir(scratch+"/"+dir, 0o755))
+	}
+	mount("dev", at+"/dev", "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "size=64k,nr_inodes=64,mode=0755")
+	for _, name := range []string{"null", "zero", "full", "random", "urandom"} {
+		do(os.WriteFile(at+"/dev/"+name, nil, 0o600))
+		mount("/dev/"+name, at+"/dev/"+name, "", unix.MS_BIND, "")
+	}
+	for name, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		do(os.Symlink(target, at+"/dev/"+name))
+	}
+	do(os.Mkdir(at+"/dev/shm", 0o755))
+	mount(scratch+"/shm", at+"/dev/shm", "", unix.MS_BIND, "")
+	mount("", at+"/dev", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC, "")
+	mount(scratch+"/home", at+Home, "", unix.MS_BIND, "")
+	mount(scratch+"/tmp", at+TempDir, "", unix.MS_BIND, "")
+	mount(scratch+"/workspace", at+Workspace, "", unix.MS_BIND, "")
+	if failed != nil {
+		return failed
+	}
+	do(os.Chdir(at))
+	do(unix.PivotRoot(".", "."))
+	do(unix.Unmount(".", unix.MNT_DETACH))
+	do(os.Chdir("/"))
+	return failed
+}
+
+// unpack lays out a tar of regular files. It runs in the box, with its rights.
+func unpack(r io.Reader, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	archive := tar.NewReader(r)
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			_, err = io.Copy(io.Discard, r)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if err := root.MkdirAll(path.Dir(header.Name), 0o755); err != nil {
+			return err
+		}
+		f, err := root.OpenFile(header.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(f, archive); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+}
+
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	lo, err := unix.NewIfreq("lo")
+	if err == nil {
+		err = unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, lo)
+	}
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(lo.Uint16() | unix.IFF_UP)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
+}
+
+// serve runs one task. An error says that there are no more.
+func (i *initProcess) serve() error {
+	var t initTask
+	out, err := i.receive(&t)
+	if err != nil {
+		return err
+	}
+	if t.Probe {
+		return i.reply(initReply{Checks: selfChecks(t.Hidden)})
+	}
+	code := run(t, out)
+	out.Close()
+	return i.reply(initReply{Code: code})
+}
+
+// run runs a task until it ends, and kills what it leaves behind.
+func run(t initTask, out *os.File) (code int) {
+	for _, entry := range t.Env {
+		if value, ok := strings.CutPrefix(entry, "PATH="); ok {
+			os.Setenv("PATH", value) // where the program is looked for
+		}
+	}
+	cmd := exec.Command(t.Argv[0], t.Argv[1:]...)
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = t.Env, t.Dir, out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintf(out, "%s: %v\n", filepath.Base(t.Argv[0]), err)
+		if errors.Is(err, exec.ErrNotFound) {
+			return 127 // as a shell says
+		}
+		return 126
+	}
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 126 // there must be a child: it was started
+		}
+		if pid == cmd.Process.Pid {
+			code = status.ExitStatus()
+			if status.Signaled() {
+				code = 128 + int(status.Signal())
+			}
+			break
+		}
+	}
+	// Everything in the box but this process.
+	for !errors.Is(unix.Kill(-1, unix.SIGKILL), unix.ESRCH) {
+		if _, err := unix.Wait4(-1, nil, 0, nil); errors.Is(err, unix.ECHILD) {
+			break
+		}
+	}
+	return code
+}
