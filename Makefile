@@ -25,7 +25,7 @@ race: ## Run all tests with the race detector
 check: format vet lint verify race mutate ## All that a change must pass: format, vet, lint, generated files, races, mutations
 
 .PHONY: mutate
-mutate: ## Switch each protecting mechanism off in turn; fail when no test notices
+mutate: ## Switch each mechanism of fault.Mechanisms() off in turn; fail when no test notices
 	scripts/mutate
 
 .PHONY: format

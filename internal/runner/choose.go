@@ -41,13 +41,13 @@ type choice struct {
 
 // choose decides which runner takes a tree. The first rule that holds wins:
 //
-//  1. previewd.json names a runner.
-//  2. previewd.json has a build command, or package.json a build script: npm,
-//     which is not available yet.
+//  1. previewd.json has a build command: npm, which is not available yet.
+//  2. package.json has a build script, and previewd.json names no runner: npm too.
 //  3. No index.html at the root: nothing would answer at the preview's root.
-//  4. A page loads TypeScript or JSX as a module: bundle.
-//  5. A module that a page loads needs a bundler, as need tells: bundle.
-//  6. Otherwise browsers can run the files as they are: static.
+//  4. previewd.json names a runner.
+//  5. A page loads TypeScript or JSX as a module: bundle.
+//  6. A module that a page loads needs a bundler, as need tells: bundle.
+//  7. Otherwise browsers can run the files as they are: static.
 func choose(t *sourceTree, need func() string) choice {
 	if t.config.Build != nil {
 		return choice{Failure: &previewd.Failure{
