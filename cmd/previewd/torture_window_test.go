@@ -24,17 +24,17 @@ type window struct {
 	lost   bool
 }
 
-// The windows of docs: before and after each commit on the way of a creation,
-// and where the worker's answer is on its way.
+// Before and after each commit on the way of a creation, and where the worker's
+// answer is on its way.
 var crashWindows = []window{
-	{name: "W0-before-the-intent", side: fault.Gateway, point: "intent.before_commit", passes: 1, lost: true},
-	{name: "W1-intent-stored", side: fault.Gateway, point: "intent.after_commit"},
-	{name: "W1-before-the-worker", side: fault.Gateway, point: "gateway.before_worker", passes: 1},
-	{name: "W3-worker-before-commit", side: fault.Worker, point: "create.before_commit", passes: 1},
-	{name: "W4-worker-after-commit", side: fault.Worker, point: "create.after_commit", passes: 1},
-	{name: "W4-answer-there", side: fault.Gateway, point: "gateway.after_worker", passes: 1},
-	{name: "W4-before-confirm", side: fault.Gateway, point: "intent.confirm.before_commit", passes: 1},
-	{name: "W5-confirmed", side: fault.Gateway, point: "intent.confirm.after_commit"},
+	{name: "before-the-intent", side: fault.Gateway, point: "intent.before_commit", passes: 1, lost: true},
+	{name: "intent-stored", side: fault.Gateway, point: "intent.after_commit"},
+	{name: "before-the-worker", side: fault.Gateway, point: "gateway.before_worker", passes: 1},
+	{name: "worker-before-commit", side: fault.Worker, point: "create.before_commit", passes: 1},
+	{name: "worker-after-commit", side: fault.Worker, point: "create.after_commit", passes: 1},
+	{name: "answer-there", side: fault.Gateway, point: "gateway.after_worker", passes: 1},
+	{name: "before-confirm", side: fault.Gateway, point: "intent.confirm.before_commit", passes: 1},
+	{name: "confirmed", side: fault.Gateway, point: "intent.confirm.after_commit"},
 }
 
 const (
@@ -162,7 +162,7 @@ func (c *apps) confirmed(n *node, prompt string, a *ask) {
 	require.NoError(c, db.QueryRow(`SELECT project_id, build_id FROM gateway_intents WHERE id = $1`, a.intent).Scan(&a.projectID, &a.buildID))
 }
 
-// W2: what is on its way between gateway and worker is lost at any byte, in
+// What is on its way between gateway and worker is lost at any byte, in
 // either direction.
 func TestCutAtAnyByte(t *testing.T) {
 	onTwo(t, func(c *apps) {
@@ -183,12 +183,12 @@ func TestCutAtAnyByte(t *testing.T) {
 			took = append(took, time.Since(began))
 		}
 		c.way.Heal()
-		c.summarize("W2-cut", took)
+		c.summarize("cut", took)
 		c.checkApps()
 	})
 }
 
-// W11: what is taken back while it is pending is gone in the end, whether it had
+// What is taken back while it is pending is gone in the end, whether it had
 // been made or not.
 func TestTakenBackWhilePending(t *testing.T) {
 	onEachLayout(t, func(c *apps) {
@@ -223,14 +223,14 @@ func TestTakenBackWhilePending(t *testing.T) {
 			c.gateway.start("")
 			began := time.Now()
 			c.waitUntil("all is taken back", 90*time.Second, func() bool { return c.countIn(c.users, pendingIntents) == 0 })
-			c.Logf("W11-%s: %d taken back within %s", name, n, time.Since(began).Round(time.Millisecond))
+			c.Logf("%s: %d taken back within %s", name, n, time.Since(began).Round(time.Millisecond))
 		}
 		require.Equal(c, 2**windows+1, c.countIn(c.users, `SELECT COUNT(*) FROM gateway_intents WHERE state = 'canceled'`))
 		c.checkApps()
 	})
 }
 
-// W12: a build's events come before its project is stored, and wait for it.
+// A build's events come before its project is stored, and wait for it.
 func TestEventsBeforeTheirProject(t *testing.T) {
 	onEachLayout(t, func(c *apps) {
 		c.startAll()
@@ -261,6 +261,6 @@ func TestEventsBeforeTheirProject(t *testing.T) {
 		require.Positive(c, parked)
 		took := c.settle(60 * time.Second)
 		c.checkApps()
-		c.Logf("W12: events of %d projects waited at once; all are settled %s after the last answer", parked, took.Round(time.Millisecond))
+		c.Logf("events of %d projects waited at once; all are settled %s after the last answer", parked, took.Round(time.Millisecond))
 	})
 }
