@@ -25,7 +25,7 @@ race: ## Run all tests with the race detector
 check: format vet lint verify race mutate ## All that a change must pass: format, vet, lint, generated files, races, mutations
 
 .PHONY: mutate
-mutate: ## Switch each protecting mechanism off in turn; fail when no test notices
+mutate: ## Switch each mechanism of fault.Mechanisms() off in turn; fail when no test notices
 	scripts/mutate
 
 .PHONY: format
@@ -67,7 +67,7 @@ torture: ## Kill, stop, cut off and storm real servers on both engines, in full
 	$(TORTURE) ./cmd/previewd -run '^TestDroppedCommitReply$$' -drops 200
 	$(TORTURE) ./cmd/previewd -run '^TestStorm$$' -storms 50
 	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 100
-	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 200 -window W4-answer-there
+	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 200 -window answer-there
 	$(TORTURE) ./cmd/previewd -run '^(TestCutAtAnyByte|TestTakenBackWhilePending|TestEventsBeforeTheirProject|TestTwoGatewaysOneDatabase)$$' -windows 100
 	$(TORTURE) ./cmd/previewd -run '^TestOlderBackup$$' -restores 100
 	$(TORTURE) ./cmd/previewd -run '^TestGatewayKilledAtEachPoint$$' -gateway-kills 250

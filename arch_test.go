@@ -30,21 +30,21 @@ var mayImport = map[string][]string{
 	"internal/artifact":  {""},
 	"internal/config":    {""},
 	"internal/detect":    {""},
-	"internal/event":     {""},
-	"internal/sandbox":   {""},
-	"internal/telemetry": {""},
+	"internal/event":     {},
+	"internal/sandbox":   {},
+	"internal/telemetry": {},
 	"internal/identity":  {"", "internal/telemetry"},
 	"internal/httpx":     {"", "internal/fault", "internal/telemetry"},
-	"internal/store":     {"", "internal/fault", "internal/telemetry"},
+	"internal/store":     {"", "internal/fault"},
 	"internal/runner":    {"", "internal/artifact", "internal/detect", "internal/fault", "internal/sandbox", "internal/telemetry"},
 	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/fault", "internal/telemetry"},
 	"internal/webhook":   {"", "internal/store", "internal/telemetry"},
 	"internal/workerapi": {"", "client", "internal/httpx", "internal/telemetry"},
 	"internal/gateway":   {"", "internal/store", "internal/fault", "internal/httpx", "internal/telemetry", "internal/webhook"},
 	"internal/preview":   {"", "internal/artifact", "internal/httpx", "internal/telemetry"},
-	"internal/app":       {"", "internal/artifact", "internal/config", "internal/detect", "internal/event", "internal/gateway", "internal/httpx", "internal/identity", "internal/preview", "internal/runner", "internal/sandbox", "internal/store", "internal/telemetry", "internal/webhook", "internal/worker", "internal/workerapi"},
-	"internal/cli":       {"", "client", "internal/app", "internal/config", "internal/store"},
-	"internal/testkit":   {"", "internal/app", "internal/store", "internal/artifact", "internal/config"},
+	"internal/app":       {"", "internal/artifact", "internal/config", "internal/detect", "internal/event", "internal/gateway", "internal/httpx", "internal/identity", "internal/preview", "internal/runner", "internal/store", "internal/telemetry", "internal/webhook", "internal/worker", "internal/workerapi"},
+	"internal/cli":       {"", "client", "internal/app", "internal/config"},
+	"internal/testkit":   {"internal/app", "internal/config", "internal/store"},
 	"cmd/previewd":       {"internal/cli"},
 }
 
@@ -135,7 +135,7 @@ func (s source) imports() []string {
 
 func TestImportsFollowTheTable(t *testing.T) {
 	t.Parallel()
-	seen := map[string]bool{}
+	seen, used := map[string]bool{}, map[string]bool{}
 	for _, s := range sources(t) {
 		seen[s.dir] = true
 		if s.test {
@@ -147,15 +147,20 @@ func TestImportsFollowTheTable(t *testing.T) {
 			ours, isOurs := strings.CutPrefix(path, module)
 			switch {
 			case isOurs:
-				require.Contains(t, allowed, strings.TrimPrefix(ours, "/"), "%s imports %s", s.path, path)
+				ours = strings.TrimPrefix(ours, "/")
+				used[s.dir+"→"+ours] = true
+				require.Contains(t, allowed, ours, "%s imports %s", s.path, path)
 			case strings.Contains(strings.SplitN(path, "/", 2)[0], "."):
 				require.NotEmpty(t, s.dir, "the root imports the standard library only: %s imports %s", s.path, path)
 				require.Contains(t, usersOf(path), s.dir, "%s imports %s", s.path, path)
 			}
 		}
 	}
-	for dir := range mayImport {
+	for dir, allowed := range mayImport {
 		require.True(t, seen[dir], "the table names %q, which does not exist", dir)
+		for _, ours := range allowed {
+			require.True(t, used[dir+"→"+ours], "the table lets %q import %q, which it does not", dir, ours)
+		}
 	}
 	require.LessOrEqual(t, len(seen), maxPackages, "packages")
 }

@@ -11,19 +11,19 @@ import (
 	"github.com/previewd/previewd"
 )
 
-// What can break, by the number of the promise in the design.
+// What can break.
 const (
-	lostClaim    = "B1 version of a lost claim"
-	oneVersion   = "B1 one version, if and only if completed"
-	wrongShown   = "B2 a build that did not complete is shown"
-	epochBack    = "B3 an epoch went back"
-	wentOn       = "B4 a build that was over went on"
-	twoRun       = "B5 two builds run"
-	twoWait      = "B5 two builds wait"
-	olderWaits   = "B5 an older build waits for a newer"
-	notNewest    = "B6 not the newest version is shown"
-	pointerBack  = "B6 the pointer went back"
-	cancelBeaten = "B8 a cancel that came first was beaten, or came from nowhere"
+	lostClaim    = "version of a lost claim"
+	oneVersion   = "one version, if and only if completed"
+	wrongShown   = "a build that did not complete is shown"
+	epochBack    = "an epoch went back"
+	wentOn       = "a build that was over went on"
+	twoRun       = "two builds run"
+	twoWait      = "two builds wait"
+	olderWaits   = "an older build waits for a newer"
+	notNewest    = "not the newest version is shown"
+	pointerBack  = "the pointer went back"
+	cancelBeaten = "a cancel that came first was beaten, or came from nowhere"
 )
 
 // wrongState names what a state breaks.

@@ -8,15 +8,15 @@ import (
 	"github.com/previewd/previewd"
 )
 
-// What can break, by the number of the promise in the design.
+// What can break.
 const (
-	duplicate   = "C1 two projects"
-	mixedUp     = "C1 a key answers another request"
-	orphan      = "C4 a project of which the user was told that it was refused"
-	ghost       = "C5 a project that the worker does not have"
-	unknownBill = "C6 billed before it was known"
+	duplicate   = "two projects"
+	mixedUp     = "a key answers another request"
+	orphan      = "a project of which the user was told that it was refused"
+	ghost       = "a project that the worker does not have"
+	unknownBill = "billed before it was known"
 	unsettled   = "a settled intent was changed"
-	billedTwice = "$1 billed twice"
+	billedTwice = "billed twice"
 )
 
 // wrongState names what a state breaks.

@@ -76,7 +76,7 @@ func TestWorkerAway(t *testing.T) {
 		slowest = time.UnixMicro(last).Sub(healed)
 		require.Less(c, slowest, time.Minute)
 		c.checkApps()
-		c.Logf("F10: away for %s: answers %v; all confirmed %s after it was back (the last accepted before: %s)",
+		c.Logf("away for %s: answers %v; all confirmed %s after it was back (the last accepted before: %s)",
 			*away, answers, converged.Round(time.Millisecond), slowest.Round(time.Millisecond))
 	})
 }
@@ -178,7 +178,7 @@ func TestEachRequestTwice(t *testing.T) {
 		users.Wait()
 		way.waiting.Wait() // all of the second copies have arrived
 		c.checkApps()
-		c.Logf("F12: %d creates, %d second copies up to %s later; %d of them came before the first, 0 made anything twice", *twice, way.sent.Load(), *late, way.changed.Load())
+		c.Logf("%d creates, %d second copies up to %s later; %d of them came before the first, 0 made anything twice", *twice, way.sent.Load(), *late, way.changed.Load())
 	})
 }
 
@@ -210,7 +210,7 @@ func (c *apps) refusedTwice() {
 	c.worker.kill()
 	c.worker.flags = flags
 	c.worker.start("")
-	c.Logf("W7: %d builds refused, whose second copy comes when nothing is in its way any more", n)
+	c.Logf("%d builds refused, whose second copy comes when nothing is in its way any more", n)
 }
 
 // Without a reconciler what is left open stays so, and converges once there is one.
@@ -243,12 +243,12 @@ func TestReconcilerOff(t *testing.T) {
 		took := c.settle(60 * time.Second)
 		require.Less(c, time.Since(began), 5*time.Minute)
 		c.checkApps()
-		c.Logf("F27: %s without a reconciler left %d open; all converged %s after it was back (%s after the users were done)",
+		c.Logf("%s without a reconciler left %d open; all converged %s after it was back (%s after the users were done)",
 			*unreconciled, left, time.Since(began).Round(time.Millisecond), took.Round(time.Millisecond))
 	})
 }
 
-// W10: two gateways on one database work on the same intents, while one dies.
+// Two gateways on one database work on the same intents, while one dies.
 func TestTwoGatewaysOneDatabase(t *testing.T) {
 	t.Parallel()
 	c := newApps(t, postgresEngine(t), true)
@@ -276,7 +276,7 @@ func TestTwoGatewaysOneDatabase(t *testing.T) {
 		c.follow(both[:1], a)
 	}
 	c.checkApps()
-	c.Logf("W10: two gateways confirmed %d intents within %s; one of them died (%v) and did not come back", len(asks), took.Round(time.Millisecond), !isAlive(other.server.Process.Pid))
+	c.Logf("two gateways confirmed %d intents within %s; one of them died (%v) and did not come back", len(asks), took.Round(time.Millisecond), !isAlive(other.server.Process.Pid))
 	require.Less(c, took, claim+adoptWithin)
 }
 
@@ -286,7 +286,7 @@ func postgresEngine(t *testing.T) testkit.Engine {
 	return engines[slices.IndexFunc(engines, func(e testkit.Engine) bool { return e.Name == "postgres" })]
 }
 
-// W14: a gateway whose database is older than its projects takes them up again.
+// A gateway whose database is older than its projects takes them up again.
 func TestOlderBackup(t *testing.T) {
 	onTwo(t, func(c *apps) {
 		c.startAll()
@@ -321,7 +321,7 @@ func TestOlderBackup(t *testing.T) {
 		took := time.Since(began)
 		c.forgetDeleted()
 		c.checkApps()
-		c.Logf("W14: %d projects that an older backup did not have are adopted within %s", *restores-len(c.gone), took.Round(time.Millisecond))
+		c.Logf("%d projects that an older backup did not have are adopted within %s", *restores-len(c.gone), took.Round(time.Millisecond))
 	})
 }
 

@@ -115,12 +115,7 @@ func (c *apps) lead(n *node, side fault.Role, point string) {
 		defer c.cutOff()()
 	}
 	n.flags = flags
-	select {
-	case <-n.died:
-	case <-time.After(90 * time.Second):
-		c.Fatalf("%s was not passed %d times by a %s in 90 s: nothing reaches it any more, or the users do not (seed %d)\n%s",
-			point, pass, side, c.seed, n.said())
-	}
+	n.waitDead(fmt.Sprintf("%s@%d as the %s", point, pass, side))
 	n.run("")
 }
 

@@ -24,7 +24,7 @@ import (
 // The same for the gateway: users who ask /api, while what answers them is killed
 // and what it asks is cut off.
 var (
-	windows      = flag.Int("windows", 1, "how often TestCrashWindows kills a process in each window, per engine and layout")
+	windows      = flag.Int("windows", 1, "how often TestCrashWindows kills a process in each window, and how many creations its neighbours break, per engine and layout")
 	onlyWindow   = flag.String("window", "", "the only window of TestCrashWindows, or all")
 	gatewayKills = flag.Int("gateway-kills", 2, "how often TestGatewayKilledAtEachPoint kills a process, per engine and layout")
 	billingKills = flag.Int("billing-kills", 1, "how often TestBillingKilled kills the gateway, per engine and layout")

@@ -40,13 +40,8 @@ func TestKilledAtEachPoint(t *testing.T) {
 				n.flags = append(plain, "--lease", "600ms")
 			}
 			n.run(fmt.Sprintf("%s%s=kill@%d", failpoints, point, pass))
-			select {
-			case <-n.died:
-				died[point]++
-			case <-time.After(90 * time.Second):
-				c.Fatalf("%s was not passed %d times in 90 s: nothing reaches it any more, or the load does not (seed %d)\n%s",
-					point, pass, c.seed, n.said())
-			}
+			n.waitDead(fmt.Sprintf("%s@%d", point, pass))
+			died[point]++
 		}
 		n.flags = plain
 		n.start("")

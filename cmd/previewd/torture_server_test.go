@@ -192,6 +192,16 @@ func (n *node) kill() {
 	<-n.died
 }
 
+// waitDead waits until the process has died by itself.
+func (n *node) waitDead(of string) {
+	n.Helper()
+	select {
+	case <-n.died:
+	case <-time.After(90 * time.Second):
+		n.Fatalf("nobody died of %s in 90 s: nothing leads to it any more (seed %d)\n%s", of, n.seed, n.said())
+	}
+}
+
 func (n *node) signal(s syscall.Signal) {
 	n.Helper()
 	require.NoError(n, n.server.Process.Signal(s))

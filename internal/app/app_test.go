@@ -40,7 +40,7 @@ func start(t *testing.T) *server {
 
 func startWith(t *testing.T, cfg config.Config) *server {
 	t.Helper()
-	return &server{App: testkit.StartAppWith(t, cfg), t: t, http: &http.Client{Transport: client.NewTransport()}}
+	return &server{App: testkit.StartApp(t, cfg), t: t, http: &http.Client{Transport: client.NewTransport()}}
 }
 
 func (s *server) client() *client.Client {

@@ -24,7 +24,7 @@ func TestUserClient(t *testing.T) {
 	t.Parallel()
 	cfg := config.Config{}
 	cfg.UserToken, cfg.PriceBuildSecond = userToken, 1_000_000
-	a := testkit.StartAppWith(t, cfg)
+	a := testkit.StartApp(t, cfg)
 	user, err := client.NewUser(client.Config{URL: a.Config.BaseURL, Token: userToken})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -73,7 +73,7 @@ func TestUserFollowsManyProjects(t *testing.T) {
 	t.Parallel()
 	cfg := config.Config{}
 	cfg.UserToken = userToken
-	a := testkit.StartAppWith(t, cfg)
+	a := testkit.StartApp(t, cfg)
 	user, err := client.NewUser(client.Config{URL: a.Config.BaseURL, Token: userToken})
 	require.NoError(t, err)
 	for i := range 3 {
@@ -95,7 +95,7 @@ func TestAllowedOrigins(t *testing.T) {
 	t.Parallel()
 	cfg := config.Config{}
 	cfg.UserToken, cfg.AllowOrigin = userToken, []string{"https://app.example.com"}
-	a := testkit.StartAppWith(t, cfg)
+	a := testkit.StartApp(t, cfg)
 	preflight := func(path, origin string) string {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, a.Config.BaseURL+path, nil)
 		require.NoError(t, err)

@@ -64,12 +64,11 @@ const (
 	Gateway Role = "gateway"
 )
 
-// Points lists the named points that work of its usual kind leads a role
-// through: before and after each commit, and where a request, an answer or a
-// claim crosses from one process to another. Not listed are those of what only
-// happens to broken or restored databases: feed.poison, feed.orphan,
-// compare.correct, compare.lost, intent.adopt, intent.retry, and those of
-// operators: deny, allow.
+// Points lists the named points that a project, its builds and their bill lead a
+// role through: before and after each commit, and where a request, an answer or
+// a claim crosses from one process to another. Other transactions have their two
+// points as well and are not listed: those of tokens, tickets, references and
+// webhooks, of upkeep, of operators, and of broken or restored databases.
 func Points(of Role) (points []string) {
 	names, commits := pointsOf(of)
 	points = append(points, names...)

@@ -64,8 +64,8 @@ func Run(ctx context.Context, c Command) (Exit, error) {
 	return Exit{}, err
 }
 
-// Policy is what a confined process can reach. Everything else is out of
-// reach, and so is the network.
+// Policy is what a confined process can reach. Every other path is out of reach,
+// and so is TCP where the kernel can refuse it (Linux 6.7).
 type Policy struct {
 	Read  []string // folders
 	Write []string // folders
@@ -74,5 +74,5 @@ type Policy struct {
 // Levels of isolation, weakest first.
 const (
 	LevelProcess  = "process"          // killable, limited, no environment; the kernel guards no path
-	LevelLandlock = "process+landlock" // and the kernel refuses all paths and TCP but the policy's
+	LevelLandlock = "process+landlock" // and the kernel refuses all paths but the policy's
 )

@@ -140,16 +140,9 @@ type App struct {
 	Token string
 }
 
-// StartApp runs a server on a free port and an empty data folder. The test
-// binary must be able to be a build's child: see MainWithChild.
-func StartApp(tb testing.TB) *App {
-	tb.Helper()
-	return StartAppWith(tb, config.Config{})
-}
-
-// StartAppWith is StartApp with a configuration, of which address, data folder
-// and token are the test's.
-func StartAppWith(tb testing.TB, cfg config.Config) *App {
+// StartApp runs a server on a free port and an empty data folder, with a token of
+// its own. The test binary must be able to be a build's child: see MainWithChild.
+func StartApp(tb testing.TB, cfg config.Config) *App {
 	tb.Helper()
 	const token = "test-token-0123456789"
 	cfg.Addr, cfg.Data, cfg.ServiceToken = "127.0.0.1:0", filepath.Join(tb.TempDir(), "data"), token
