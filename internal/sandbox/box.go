@@ -36,8 +36,11 @@ type BoxConfig struct {
 	Executable string    // runs Init when its argument is InitArg; default this program
 	Root       string    // folder that is the root file system, read-only; it has proc, dev, tmp, workspace and home/build
 	Source     io.Reader // tar of the files to lay out in /workspace
-	Limits     Limits
-	Ports      []int // of 127.0.0.1 inside, that the caller accepts connections on
+	// Modules is a folder that shows through in /workspace/node_modules, and that
+	// nothing in the box can change; "" for none. Its files are UID's.
+	Modules string
+	Limits  Limits
+	Ports   []int // of 127.0.0.1 inside, that the caller accepts connections on
 	// UID is the host's user and group of everything in the box, when the caller
 	// is root: one that owns nothing, by default 200001. Any other caller's boxes
 	// run as itself.
@@ -100,15 +103,17 @@ var ErrUnavailable = errors.New("the sandbox is not available on this machine")
 // What PID 1 of a box is told and tells, each a packet of JSON.
 type (
 	initConfig struct {
-		Root   string // to be mounted by itself; "": it comes as a file
-		Limits Limits
-		Ports  []int
+		Mounted       bool // the folders come as files, mounted
+		Root, Modules string
+		Limits        Limits
+		Ports         []int
 	}
 	initTask struct {
 		Argv, Env []string
 		Dir       string
-		Probe     bool // tell what the checks say instead
-		Hidden    string
+		Unpack    bool   // lay a tar out instead
+		Probe     bool   // tell what the checks say instead
+		Hidden    string // a file of the host
 	}
 	initReply struct {
 		Code   int
@@ -119,3 +124,11 @@ type (
 
 // maxPacket bounds a packet, in bytes: a task with its environment.
 const maxPacket = 128 << 10
+
+// folders lists what is mounted, the root first.
+func (c *initConfig) folders() []string {
+	if c.Modules == "" {
+		return []string{c.Root}
+	}
+	return []string{c.Root, c.Modules}
+}

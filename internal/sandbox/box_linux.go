@@ -63,17 +63,19 @@ func (b *Box) open(ctx context.Context, cfg BoxConfig) (err error) {
 		return err
 	}
 	defer source.Close()
-	told := initConfig{Root: cfg.Root, Limits: cfg.Limits, Ports: cfg.Ports}
+	told := initConfig{Root: cfg.Root, Modules: cfg.Modules, Limits: cfg.Limits, Ports: cfg.Ports}
 	files := []*os.File{theirs, source}
-	if os.Geteuid() == 0 {
-		// The way to the folder may be closed to the user of the box.
-		root, err := cloneMount(cfg.Root)
-		if err != nil {
-			feed.Close()
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	if told.Mounted = os.Geteuid() == 0; told.Mounted {
+		// The ways to the folders may be closed to the user of the box.
+		for _, dir := range told.folders() {
+			mount, err := cloneMount(dir)
+			if err != nil {
+				feed.Close()
+				return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+			defer mount.Close()
+			files = append(files, mount)
 		}
-		defer root.Close()
-		told.Root, files = "", append(files, root)
 	}
 	if err := b.start(cfg, files); err != nil {
 		feed.Close()
@@ -267,14 +269,43 @@ func (b *Box) kill() {
 	}
 }
 
+// Unpack lays more files out in the workspace.
+func (b *Box) Unpack(ctx context.Context, source io.Reader) error {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, b.kill)()
+	fed := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(write, source)
+		fed <- errors.Join(ignoreBrokenPipe(err), write.Close())
+	}()
+	err = b.send(initTask{Unpack: true}, read)
+	read.Close()
+	if err == nil {
+		_, err = b.receive(&initReply{})
+	}
+	err = errors.Join(err, <-fed)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Files opens the workspace while no task runs.
+func (b *Box) Files() (*os.Root, error) {
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", b.workspace.Fd()))
+}
+
 // Output ends the box and opens a folder of its workspace. The caller closes it
 // before the box, and must expect anything in it: links, devices, names.
 func (b *Box) Output(dir string) (*os.Root, error) {
 	b.kill()
 	<-b.dead
-	// The files are there as long as this one is open; no process is left that
+	// The files are there as long as the folder is open; no process is left that
 	// could change them.
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", b.workspace.Fd()))
+	root, err := b.Files()
 	if err != nil {
 		return nil, err
 	}

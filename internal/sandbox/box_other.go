@@ -5,6 +5,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 )
@@ -30,6 +31,12 @@ func (*Box) Listeners() []net.Listener { return nil }
 
 // Run returns ErrUnavailable.
 func (*Box) Run(context.Context, Task) (End, error) { return End{}, ErrUnavailable }
+
+// Unpack returns ErrUnavailable.
+func (*Box) Unpack(context.Context, io.Reader) error { return ErrUnavailable }
+
+// Files returns ErrUnavailable.
+func (*Box) Files() (*os.Root, error) { return nil, ErrUnavailable }
 
 // Output returns ErrUnavailable.
 func (*Box) Output(string) (*os.Root, error) { return nil, ErrUnavailable }

@@ -420,6 +420,35 @@ func TestOutputLeadsNowhere(t *testing.T) {
 	require.NoError(t, fs.WalkDir(root.FS(), ".", func(string, fs.DirEntry, error) error { return nil }))
 }
 
+// What many boxes share shows through, and none of them can change it.
+func TestModulesAreShared(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "left-pad"), 0o755))
+	shared := filepath.Join(dir, "left-pad", "index.js")
+	require.NoError(t, os.WriteFile(shared, []byte("module.exports = 1\n"), 0o644))
+	if os.Geteuid() == 0 {
+		for _, path := range []string{dir, filepath.Dir(shared), shared} {
+			require.NoError(t, os.Lchown(path, 200_001, 200_001))
+		}
+	}
+	for range 2 {
+		cfg := config(t)
+		cfg.Modules = dir
+		b := open(t, cfg)
+		end, out := run(t, b, sh(`cat node_modules/left-pad/index.js && echo POISON > node_modules/left-pad/index.js && echo x > node_modules/new &&
+			cat node_modules/left-pad/index.js && rm -r node_modules/left-pad && ls node_modules`))
+		require.Zero(t, end.Code, out)
+		require.Equal(t, "module.exports = 1\nPOISON\nnew\n", out)
+		require.NoError(t, b.Unpack(t.Context(), tarOf(t, map[string]string{"later.txt": "later"})))
+		_, out = run(t, b, sh(`cat later.txt`))
+		require.Equal(t, "later", out)
+	}
+	text, err := os.ReadFile(shared)
+	require.NoError(t, err)
+	require.Equal(t, "module.exports = 1\n", string(text))
+}
+
 // A tree that would lay itself out elsewhere does not.
 func TestSourceStaysInTheWorkspace(t *testing.T) {
 	t.Parallel()

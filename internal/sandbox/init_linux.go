@@ -23,7 +23,7 @@ import (
 const (
 	fdControl = 3
 	fdSource  = 4
-	fdRoot    = 5 // when its owner has mounted the root
+	fdFolders = 5 // and on: when its owner has mounted them
 )
 
 // Init is the whole life of the first process of a box. It is trusted: it lays
@@ -89,17 +89,21 @@ func (i *initProcess) prepare() error {
 	if _, err := i.receive(&cfg); err != nil {
 		return err
 	}
-	root := os.NewFile(fdRoot, "root")
-	if cfg.Root != "" {
-		var err error
-		if root, err = cloneMount(cfg.Root); err != nil {
+	var mounts []*os.File
+	for i, dir := range cfg.folders() {
+		mount, err := os.NewFile(uintptr(fdFolders+i), dir), error(nil)
+		if !cfg.Mounted {
+			mount, err = cloneMount(dir)
+		}
+		if err != nil {
 			return err
 		}
+		defer mount.Close()
+		mounts = append(mounts, mount)
 	}
-	if err := mountAll(root, cfg.Limits); err != nil {
+	if err := mountAll(mounts, cfg.Limits); err != nil {
 		return err
 	}
-	root.Close()
 	if err := unix.Sethostname([]byte("build")); err != nil {
 		return fmt.Errorf("cannot name the host: %w", err)
 	}
@@ -172,8 +176,16 @@ func cloneMount(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir), nil
 }
 
+// attach puts a mount where it is to be.
+func attach(mount *os.File, at string) error {
+	if err := unix.MoveMount(int(mount.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("cannot mount %s: %w", mount.Name(), err)
+	}
+	return nil
+}
+
 // mountAll makes the file system of the box, and leaves the host's.
-func mountAll(root *os.File, limits Limits) error {
+func mountAll(mounts []*os.File, limits Limits) error {
 	const at = "/tmp" // on any machine; what it hides is not needed any more
 	var failed error
 	mount := func(source, target, kind string, flags uintptr, data string) {
@@ -189,8 +201,8 @@ func mountAll(root *os.File, limits Limits) error {
 	if failed != nil {
 		return failed
 	}
-	if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("cannot mount the root: %w", err)
+	if err := attach(mounts[0], at); err != nil {
+		return err
 	}
 	mount("proc", at+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 
@@ -201,7 +213,7 @@ func mountAll(root *os.File, limits Limits) error {
 	if failed != nil {
 		return failed
 	}
-	for _, dir := range []string{"workspace", "home", "tmp", "shm"} {
+	for _, dir := range []string{"workspace", "home", "tmp", "shm", "modules", "upper", "work"} {
 		do(os.Mkdir(scratch+"/"+dir, 0o755))
 	}
 	mount("dev", at+"/dev", "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "size=64k,nr_inodes=64,mode=0755")
@@ -217,7 +229,13 @@ func mountAll(root *os.File, limits Limits) error {
 	mount("", at+"/dev", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC, "")
 	mount(scratch+"/home", at+Home, "", unix.MS_BIND, "")
 	mount(scratch+"/tmp", at+TempDir, "", unix.MS_BIND, "")
-	mount(scratch+"/workspace", at+Workspace, "", unix.MS_BIND, "")
+	if failed == nil && len(mounts) > 1 {
+		do(attach(mounts[1], scratch+"/modules"))
+		do(os.Mkdir(scratch+"/workspace/node_modules", 0o755))
+		mount("modules", scratch+"/workspace/node_modules", "overlay", unix.MS_NOSUID|unix.MS_NODEV,
+			fmt.Sprintf("lowerdir=%s/modules,upperdir=%s/upper,workdir=%s/work,userxattr", scratch, scratch, scratch))
+	}
+	mount(scratch+"/workspace", at+Workspace, "", unix.MS_BIND|unix.MS_REC, "")
 	if failed != nil {
 		return failed
 	}
@@ -287,6 +305,14 @@ func (i *initProcess) serve() error {
 	}
 	if t.Probe {
 		return i.reply(initReply{Checks: selfChecks(t.Hidden)})
+	}
+	if t.Unpack {
+		err := unpack(out, Workspace)
+		out.Close()
+		if err != nil {
+			return i.reply(initReply{Error: err.Error()})
+		}
+		return i.reply(initReply{})
 	}
 	code := run(t, out)
 	out.Close()
