@@ -42,6 +42,8 @@ func (e brokenError) Error() string { return string(e) }
 type doctorCmd struct {
 	Check doctorCheckCmd `cmd:"" default:"withargs" help:"Check every promise about rows and files; repair what has one right repair."`
 	Audit doctorAuditCmd `cmd:"" help:"Look after the audit log."`
+
+	Sandbox doctorSandboxCmd `cmd:"" help:"Prove on this machine that builds are confined that run code, and say what to change if they are not."`
 }
 
 type doctorAuditCmd struct {
