@@ -113,7 +113,8 @@ func (p *plan) addNPM(node string) error {
 	}
 	p.npm = version
 	l := p.layout
-	if isBelow(debianModules, folder) || node == "/usr/bin/node" {
+	_, err := os.Stat(debianModules)
+	if err == nil && (isBelow(debianModules, folder) || node == "/usr/bin/node") {
 		folders := []string{debianModules, debianScripts}
 		for _, name := range folders {
 			if err := l.tree(name, inRoot(name), folders); err != nil && !errors.Is(err, fs.ErrNotExist) {
