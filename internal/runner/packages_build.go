@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"path"
@@ -115,7 +116,7 @@ func (p *packagesBuild) open(ctx context.Context) error {
 	p.job.box, p.result.Isolation = p.box, sandbox.LevelNamespace
 	p.view = p.with.Mirror.View(mirrorURL)
 	listeners := p.box.Listeners()
-	server := &http.Server{Handler: p.view, ReadHeaderTimeout: 10 * time.Second, ErrorLog: discardLog}
+	server := &http.Server{Handler: p.view, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	go func() { _ = server.Serve(listeners[0]) }() // ends when the box closes its listeners
 	go p.denials.serve(listeners[1])
 	p.log.printf("sandbox: ready in %d ms", time.Since(began).Milliseconds())
@@ -130,7 +131,7 @@ func (p *packagesBuild) install(ctx context.Context) error {
 	}
 	argv := p.plan.Install.Argv
 	failure, err := p.command(ctx, argv, true)
-	if lenient := lenientInstall(argv); failure != nil && failure.Code == previewd.FailLockfileOutOfSync && lenient != nil {
+	if lenient := lenientInstall(argv); failure != nil && failure.Code == previewd.FailLockfile && lenient != nil {
 		p.log.printf("%s: the lockfile does not fit package.json, so versions are resolved anew", failure.Code)
 		failure, err = p.command(ctx, lenient, true)
 	}
@@ -191,10 +192,10 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 	}
 	switch {
 	case errors.Is(err, errIdle):
-		return user(previewd.FailTimeoutIdle, fmt.Sprintf("The command wrote nothing for %s and was stopped.", p.with.Idle),
+		return user(previewd.FailIdleTimeout, fmt.Sprintf("The command wrote nothing for %s and was stopped.", p.with.Idle),
 			"Does it wait for an answer, or watch files? A build must end by itself.")
 	case errors.Is(err, errOutput):
-		return user(previewd.FailLimitOutput, fmt.Sprintf("The command wrote more than %d MB and was stopped.", maxRawLog>>20), "Let it say less.")
+		return user(previewd.FailOutputLimit, fmt.Sprintf("The command wrote more than %d MB and was stopped.", maxRawLog>>20), "Let it say less.")
 	case errors.Is(err, errDenied):
 		return user(previewd.FailNetworkBlocked, "The build tried again and again to reach "+strings.Join(p.denials.hosts(), ", ")+".", noNetwork)
 	case err != nil:
@@ -206,7 +207,7 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 		return user(previewd.FailOOM, fmt.Sprintf("The build needed more than %d MB of memory, its files among them.", p.with.Limits.Memory>>20),
 			"Build less at once, or ask whoever runs the server for more.")
 	case end.ProcessesBound:
-		return user(previewd.FailLimitPIDs, fmt.Sprintf("The build started more than %d processes and threads.", p.with.Limits.Processes),
+		return user(previewd.FailPidsLimit, fmt.Sprintf("The build started more than %d processes and threads.", p.with.Limits.Processes),
 			"Let it start fewer at once.")
 	}
 	return diagnose(p.commandEnd(argv, install, end.Code, out.tail.String())), nil

@@ -175,7 +175,7 @@ func (r *Runner) outcomeOf(ctx context.Context, j *job, err error) previewd.Outc
 	case errors.Is(cause, errTimeout):
 		code := previewd.FailTimeout
 		if j.step == previewd.StepInstall {
-			code = previewd.FailTimeoutInstall
+			code = previewd.FailInstallTimeout
 		}
 		out.Failure = &previewd.Failure{
 			Class: previewd.FailureTimeout, Code: code, Step: j.step,

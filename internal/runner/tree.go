@@ -1,8 +1,6 @@
 package runner
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"

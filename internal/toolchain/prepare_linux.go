@@ -1,0 +1,79 @@
+package toolchain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
+)
+
+// unfinished is the folder that a Prepare which holds the lock writes in.
+const unfinished = "unfinished"
+
+// Prepare lays out, in a folder of dir named after what it holds, the toolchain
+// made from the programs of this machine, or returns the one that is there
+// already. Of several at once, in any number of processes, one writes and the
+// others wait for it. A toolchain never changes once it has its name, and those
+// of programs that the machine had before stay.
+func Prepare(ctx context.Context, dir string) (*Toolchain, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the folder of toolchains: %w", err)
+	}
+	made, err := planOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot create the folder of toolchains: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, "lock"))
+	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("cannot lock the folder of toolchains: %w", err)
+	}
+	defer lock.Close()
+	root := filepath.Join(dir, made.layout.digest())
+	if err := made.layout.settle(ctx, filepath.Join(dir, unfinished), root); err != nil {
+		return nil, fmt.Errorf("cannot lay out the toolchain: %w", err)
+	}
+	return &Toolchain{Root: root, Node: made.node, NPM: made.npm}, nil
+}
+
+// settle makes root unless it is there. What a process that died has left in
+// the temporary folder goes first.
+func (l *layout) settle(ctx context.Context, temporary, root string) error {
+	if err := os.RemoveAll(temporary); err != nil {
+		return err
+	}
+	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err := l.write(ctx, temporary)
+	if err == nil {
+		err = syncAll(temporary)
+	}
+	if err == nil {
+		err = os.Rename(temporary, root)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(temporary))
+	}
+	return nil
+}
+
+// syncAll brings the folder's file system to the disk: the name must not
+// survive a power cut that the content does not.
+func syncAll(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
