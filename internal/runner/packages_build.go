@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,9 +178,10 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 	defer stop(nil)
 	p.log.printf("$ %s", strings.Join(argv, " "))
 	out := &commandOutput{log: p.log, stop: stop}
-	idle := time.AfterFunc(p.with.Idle, func() { stop(errIdle) })
+	patience := cmp.Or(p.with.Idle, 2*time.Minute)
+	idle := time.AfterFunc(patience, func() { stop(errIdle) })
 	defer idle.Stop()
-	out.heard = func() { idle.Reset(p.with.Idle) }
+	out.heard = func() { idle.Reset(patience) }
 	p.denials.onTooMany(func() { stop(errDenied) })
 	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: p.env(), Output: out})
 	out.flush()
@@ -192,7 +194,7 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 	}
 	switch {
 	case errors.Is(err, errIdle):
-		return user(previewd.FailIdleTimeout, fmt.Sprintf("The command wrote nothing for %s and was stopped.", p.with.Idle),
+		return user(previewd.FailIdleTimeout, fmt.Sprintf("The command wrote nothing for %s and was stopped.", patience),
 			"Does it wait for an answer, or watch files? A build must end by itself.")
 	case errors.Is(err, errOutput):
 		return user(previewd.FailOutputLimit, fmt.Sprintf("The command wrote more than %d MB and was stopped.", maxRawLog>>20), "Let it say less.")

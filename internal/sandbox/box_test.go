@@ -317,6 +317,10 @@ func TestBoxDiesWithItsOwner(t *testing.T) {
 	out, err := owner.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, owner.Start())
+	t.Cleanup(func() {
+		_ = owner.Process.Kill()
+		_ = owner.Wait()
+	})
 	line := make([]byte, 6)
 	_, err = io.ReadFull(out, line)
 	require.NoError(t, err)
