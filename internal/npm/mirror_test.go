@@ -67,6 +67,19 @@ func TestOutagesAreSurvived(t *testing.T) {
 	check()
 }
 
+func TestAnOutageIsNotMetEachTime(t *testing.T) {
+	t.Parallel()
+	f := setup(t, npm.Config{})
+	f.origin.publish(t, "left", release{version: "1.0.0"})
+	f.ok("/left")
+	f.age(time.Hour)
+	f.origin.answerWith(unavailable)
+	f.origin.taken()
+	f.ok("/left")
+	f.ok("/left")
+	require.Len(t, f.origin.taken(), 1)
+}
+
 func TestAWrongTarballIsNotKept(t *testing.T) {
 	t.Parallel()
 	f := setup(t, npm.Config{})
@@ -169,6 +182,10 @@ func TestYoungVersionsDoNotExist(t *testing.T) {
 	f.origin.docs["left"]["dist-tags"].(object)["old"] = "1.9.0"
 	f.origin.docs["left"]["versions"].(object)["0.0.1"] = object{"version": "0.0.1", "dist": object{"tarball": "https://h/left/-/left-0.0.1.tgz"}}
 
+	f.origin.files["/left/-/left-9.0.0.tgz"] = []byte("in no packument")
+
+	_, short := f.do(http.MethodGet, "/left", "application/vnd.npm.install-v1+json")
+	require.Equal(t, f.ok("/left"), short)
 	doc := f.doc("/left")
 	require.Len(t, doc["versions"], 4)
 	require.NotContains(t, doc["versions"], "0.0.1", "nobody knows its age")
@@ -204,6 +221,9 @@ func TestAgeIsAskedOfWhatIsCachedToo(t *testing.T) {
 	f.ok("/left/-/left-1.0.0.tgz")
 	require.Equal(t, npm.TooYoung, f.not(http.StatusNotFound, "/left/-/left-1.0.1.tgz"))
 	require.Len(t, f.doc("/left")["versions"], 1)
+	for _, r := range f.origin.taken() {
+		require.Empty(t, r.Header.Get("If-None-Match"), "what is hidden now may be shown later, with the same ETag")
+	}
 
 	f.origin.publish(t, "left", release{version: "1.0.0", age: 5 * time.Hour}, release{version: "1.0.1", age: 4 * time.Hour})
 	require.Len(t, f.doc("/left")["versions"], 2, "it has grown older")

@@ -50,7 +50,7 @@ func (d *denial) Error() string { return d.message }
 var (
 	errMethod   = &denial{http.StatusMethodNotAllowed, Refused, "This mirror is read-only."}
 	errPath     = &denial{http.StatusForbidden, Refused, "This mirror has packages only: no other endpoints, no other spellings."}
-	errTooMany  = &denial{http.StatusForbidden, Refused, "A build may not fetch more packages than it has."}
+	errTooMany  = &denial{http.StatusForbidden, Refused, "This build has fetched too many packages."}
 	errTooBig   = &denial{http.StatusBadGateway, Refused, "This is too big."}
 	errBlocked  = &denial{http.StatusNotFound, Blocked, "This package is blocked here."}
 	errTooYoung = &denial{http.StatusNotFound, TooYoung, "This was published too recently."}
