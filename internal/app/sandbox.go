@@ -51,8 +51,12 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	modules, err := runner.NewModules(filepath.Join(cfg.Data, "modules"), cmp.Or(cfg.ModulesCache, 4096)<<20, cmp.Or(cfg.BuildUID, sandbox.DefaultUID))
+	if err != nil {
+		return nil, err
+	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Root: tools.Root, Mirror: mirror, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{Root: tools.Root, Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
 	return s.ready, nil
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	QueueTimeout      time.Duration `help:"How long a build may wait to be taken." env:"PREVIEWD_QUEUE_TIMEOUT" default:"1h"`
 	NPMRegistry       string        `help:"npm registry that builds install from, through the server's cache." env:"PREVIEWD_NPM_REGISTRY" default:"https://registry.npmjs.org" placeholder:"URL"`
 	NPMCache          int64         `help:"MiB of packages to keep for later builds." env:"PREVIEWD_NPM_CACHE" default:"4096" placeholder:"MIB"`
+	ModulesCache      int64         `help:"MiB of installed packages to keep for builds that install the same." env:"PREVIEWD_MODULES_CACHE" default:"4096" placeholder:"MIB"`
 	BuildMemory       int64         `help:"MiB of memory that a build may take, the files that it writes among them." env:"PREVIEWD_BUILD_MEMORY" default:"2048" placeholder:"MIB"`
 	BuildDisk         int64         `help:"MiB of files that a build may have." env:"PREVIEWD_BUILD_DISK" default:"1024" placeholder:"MIB"`
 	BuildProcesses    int64         `help:"Processes and threads that a build may have." env:"PREVIEWD_BUILD_PROCESSES" default:"256" placeholder:"N"`
@@ -81,8 +82,8 @@ func (c *Config) Validate() error {
 	if u, err := url.Parse(c.NPMRegistry); c.NPMRegistry != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		errs = append(errs, fmt.Errorf("--npm-registry %q is not a URL such as https://registry.npmjs.org", c.NPMRegistry))
 	}
-	if c.NPMCache < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
-		errs = append(errs, errors.New("--npm-cache, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
+	if c.NPMCache < 0 || c.ModulesCache < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
+		errs = append(errs, errors.New("--npm-cache, --modules-cache, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
 	}
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))

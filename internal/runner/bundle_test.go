@@ -105,7 +105,7 @@ func TestChoose(t *testing.T) {
 		"BareImport":   {map[string]string{"index.html": loads("/a.js"), "a.js": `import "preact"`}, "bundle", "", `a.js imports "preact"`},
 		"Env":          {map[string]string{"index.html": loads("/a.js"), "a.js": `console.log(import.meta.env.MODE)`}, "bundle", "", "import.meta.env"},
 		"Inline":       {map[string]string{"index.html": `<script type="module">import "preact"</script>`}, "bundle", "", `imports "preact"`},
-		"BuildScript":  {map[string]string{"index.html": "x", "package.json": `{"scripts":{"build":"vite build"}}`}, "", previewd.FailRunnerUnavailable, "vite build"},
+		"BuildScript":  {map[string]string{"index.html": "x", "package.json": `{"scripts":{"build":"build script"}}`}, "", previewd.FailRunnerUnavailable, "build script"},
 		"BuildCommand": {map[string]string{"index.html": "x", "previewd.json": `{"build":["make"],"output":"site"}`}, "", previewd.FailRunnerUnavailable, "build command"},
 		"NoScript":     {map[string]string{"index.html": "x", "package.json": `{"scripts":{"test":"x"}}`}, "static", "", ""},
 		"Override":     {map[string]string{"index.html": loads("/a.js"), "a.js": "1", "package.json": `{"scripts":{"build":"vite build"}}`, "previewd.json": `{"runner":"bundle"}`}, "bundle", "", "previewd.json says so"},

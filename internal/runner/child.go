@@ -30,12 +30,13 @@ type childRequest struct {
 }
 
 // childMessage is one line of the child's standard output: a line for the
-// build's log, a source file large enough to be worth remembering, or at the
-// end the result.
+// build's log, that it has begun to make the site, a source file large enough to
+// be worth remembering, or at the end the result.
 type childMessage struct {
-	Log    string       `json:"log,omitempty"`
-	Large  string       `json:"large,omitempty"`
-	Result *childResult `json:"result,omitempty"`
+	Log      string       `json:"log,omitempty"`
+	Building bool         `json:"building,omitempty"`
+	Large    string       `json:"large,omitempty"`
+	Result   *childResult `json:"result,omitempty"`
 }
 
 // childResult is what became of a tree. The parent takes none of it on trust:
@@ -134,7 +135,11 @@ func (c *child) build(req childRequest) (childResult, error) {
 	for _, note := range plan.Notes {
 		c.logf("note: %s", note)
 	}
-	if result.Runner != runnerBundle {
+	if result.Plan != nil {
+		return result, nil
+	}
+	c.send(childMessage{Building: true})
+	if result.Runner == runnerStatic {
 		return result, nil
 	}
 	b, err := newBundle(c, root, req, tree)

@@ -34,6 +34,8 @@ type job struct {
 
 	sourceRoot *os.Root
 	box        *sandbox.Box // that ran the tree's code
+	cache      string       // what of its packages was kept: "hit", "miss", or ""
+	release    func()       // gives kept packages back
 	site       *os.Root     // what it made
 }
 
@@ -72,16 +74,13 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 	manifest, err := j.publish(ctx)
 	return previewd.Outcome{
 		Kind: previewd.OutcomeCompleted, Manifest: manifest,
-		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation,
+		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache,
 	}, err
 }
 
 // build makes the site: a child of this program does, or finds that the tree's
 // own code must.
 func (j *job) build(ctx context.Context) error {
-	if err := j.start(ctx, previewd.StepBuild); err != nil {
-		return err
-	}
 	if err := j.runChild(ctx); err != nil || j.result.Plan == nil {
 		return err
 	}
@@ -97,6 +96,9 @@ func (j *job) clean() {
 	}
 	if j.box != nil {
 		j.box.Close()
+	}
+	if j.release != nil {
+		j.release()
 	}
 	os.RemoveAll(j.dir)
 }
@@ -181,7 +183,7 @@ func (j *job) runChild(ctx context.Context) error {
 	reader, writer := io.Pipe()
 	received := make(chan error, 1)
 	go func() {
-		err := j.receive(reader)
+		err := j.receive(ctx, reader)
 		reader.CloseWithError(err)
 		received <- err
 	}()
@@ -208,7 +210,7 @@ func (j *job) runChild(ctx context.Context) error {
 }
 
 // receive reads what the child says.
-func (j *job) receive(r io.Reader) error {
+func (j *job) receive(ctx context.Context, r io.Reader) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxMessage)
 	for lines.Scan() {
@@ -218,6 +220,11 @@ func (j *job) receive(r io.Reader) error {
 		}
 		if m.Log != "" {
 			j.log.printf("%s", m.Log)
+		}
+		if m.Building {
+			if err := j.start(ctx, previewd.StepBuild); err != nil {
+				return err
+			}
 		}
 		if m.Large != "" {
 			j.large = m.Large

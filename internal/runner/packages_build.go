@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -9,13 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"log"
-	"net"
 	"net/http"
 	"path"
-	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -25,11 +20,12 @@ import (
 
 // Sandbox is what builds need that run strangers' code.
 type Sandbox struct {
-	Root   string      // folder of the toolchain
-	Mirror *npm.Mirror // the only network that a build has
-	Limits sandbox.Limits
-	UID    int           // of the host, for builds of a server that is root
-	Idle   time.Duration // how long a command may say nothing; default 2 min
+	Root    string      // folder of the toolchain, named after what is in it
+	Mirror  *npm.Mirror // the only network that a build has
+	Modules *Modules    // installed packages that were kept
+	Limits  sandbox.Limits
+	UID     int           // of the host, for builds of a server that is root
+	Idle    time.Duration // how long a command may say nothing; default 2 min
 }
 
 // Ports of 127.0.0.1 in a sandbox.
@@ -58,30 +54,26 @@ type packagesBuild struct {
 	*job
 	plan    *previewd.Plan
 	with    *Sandbox
-	box     *sandbox.Box
 	view    *npm.View
 	denials denials
+	keep    func() // completes what is kept for later builds
 }
 
 // runPlan has the tree's own code make the site, in a sandbox. The caller closes
 // j.box once the site is published.
 func (j *job) runPlan(ctx context.Context) error {
-	p := &packagesBuild{job: j, plan: j.result.Plan}
+	p := &packagesBuild{job: j, plan: j.result.Plan, keep: func() {}}
 	var err error
 	if p.with, err = j.Sandbox(ctx); err != nil {
 		return &failedError{&previewd.Failure{
 			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: p.plan.Runner.From,
-			Message: "Building this tree runs its code, which this server does not do: " + err.Error() + ".",
-			Hint:    `Whoever runs the server can see why with previewd doctor. To do without, add previewd.json with {"runner": "bundle"} or {"runner": "static"}.`,
+			Message: fmt.Sprintf("%s, so building this tree runs its code, which this server does not do: %s.", strings.TrimSuffix(p.plan.Runner.Reason, "."), err),
+			Hint:    `Whoever runs the server can see why with previewd doctor sandbox. To do without, add previewd.json with {"runner": "bundle"} or {"runner": "static"}.`,
 		}}
 	}
-	if err := p.open(ctx); err != nil {
+	defer func() { p.keep() }()
+	if err := p.install(ctx); err != nil {
 		return err
-	}
-	if len(p.plan.Install.Argv) > 0 {
-		if err := p.install(ctx); err != nil {
-			return err
-		}
 	}
 	if err := j.start(ctx, previewd.StepBuild); err != nil {
 		return err
@@ -99,22 +91,17 @@ func asFailed(f *previewd.Failure) error {
 	return &failedError{f}
 }
 
-// open starts the sandbox and what it can reach.
-func (p *packagesBuild) open(ctx context.Context) error {
+// open starts a sandbox with these files and modules, and what it can reach.
+func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules string) (err error) {
 	began := time.Now()
-	source, err := p.Artifacts.Open(ctx, p.claim.Source)
-	if err != nil {
-		return fmt.Errorf("cannot open the source: %w", err)
-	}
-	defer source.Close()
 	p.box, err = sandbox.Open(ctx, sandbox.BoxConfig{
-		Executable: p.Executable, Root: p.with.Root, Source: source, Limits: p.with.Limits, UID: p.with.UID,
+		Executable: p.Executable, Root: p.with.Root, Source: source, Modules: modules, Limits: p.with.Limits, UID: p.with.UID,
 		Ports: []int{portMirror, portProxy},
 	})
 	if err != nil {
 		return fmt.Errorf("cannot start the sandbox: %w", err)
 	}
-	p.job.box, p.result.Isolation = p.box, sandbox.LevelNamespace
+	p.result.Isolation = sandbox.LevelNamespace
 	p.view = p.with.Mirror.View(mirrorURL)
 	listeners := p.box.Listeners()
 	server := &http.Server{Handler: p.view, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
@@ -122,52 +109,6 @@ func (p *packagesBuild) open(ctx context.Context) error {
 	go p.denials.serve(listeners[1])
 	p.log.printf("sandbox: ready in %d ms", time.Since(began).Milliseconds())
 	return nil
-}
-
-// install installs packages. A lockfile that does not fit package.json is a slip
-// that people make, and models more often: then versions are resolved anew.
-func (p *packagesBuild) install(ctx context.Context) error {
-	if err := p.start(ctx, previewd.StepInstall); err != nil {
-		return err
-	}
-	argv := p.plan.Install.Argv
-	failure, err := p.command(ctx, argv, true)
-	if lenient := lenientInstall(argv); failure != nil && failure.Code == previewd.FailLockfile && lenient != nil {
-		p.log.printf("%s: the lockfile does not fit package.json, so versions are resolved anew", failure.Code)
-		failure, err = p.command(ctx, lenient, true)
-	}
-	if err == nil && failure == nil {
-		p.log.printf("%s", fetchedText(p.view.Fetched()))
-	}
-	return errors.Join(err, asFailed(failure))
-}
-
-// lenientInstall returns the command that installs what a strict one refuses; nil
-// for one that is not strict.
-func lenientInstall(argv []string) []string {
-	switch {
-	case slices.Equal(argv, []string{"npm", "ci"}):
-		return []string{"npm", "install"}
-	case len(argv) == 3 && (argv[2] == "--frozen-lockfile" || argv[2] == "--immutable"):
-		return []string{argv[0], argv[1], strings.Replace(argv[2], "--", "--no-", 1)}
-	}
-	return nil
-}
-
-func fetchedText(list []npm.Fetch) string {
-	var size int64
-	packages, cached := 0, 0
-	for _, f := range list {
-		if f.Integrity == "" {
-			continue // a list of versions
-		}
-		packages++
-		size += f.Bytes
-		if f.Cached {
-			cached++
-		}
-	}
-	return fmt.Sprintf("fetched %d packages, %.1f MB, %d of them from the cache", packages, float64(size)/1e6, cached)
 }
 
 // command runs one command of the plan to its end. The failure is the author's to
@@ -301,107 +242,4 @@ func (p *packagesBuild) findSite() error {
 		Message: "The build command succeeded, but there is no index.html in " + strings.Join(names, ", ") + ".",
 		Hint:    `Name the folder that it writes in previewd.json: {"output": "dist"}.`,
 	}}
-}
-
-// denials closes connections to the outside without a word: npm takes any answer
-// of a proxy for a reason to try again at once.
-type denials struct {
-	mu      sync.Mutex
-	names   []string
-	count   int
-	tooMany func()
-}
-
-func (d *denials) serve(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go d.deny(conn)
-	}
-}
-
-var connectLine = regexp.MustCompile(`^CONNECT ([A-Za-z0-9.\-:\[\]]{1,255}) HTTP/`)
-
-func (d *denials) deny(conn net.Conn) {
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	line, _ := bufio.NewReader(io.LimitReader(conn, 512)).ReadString('\n')
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if m := connectLine.FindStringSubmatch(line); m != nil && len(d.names) < 5 && !slices.Contains(d.names, m[1]) {
-		d.names = append(d.names, m[1])
-	}
-	if d.count++; d.count == maxDenied && d.tooMany != nil {
-		d.tooMany()
-	}
-}
-
-func (d *denials) onTooMany(do func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tooMany = do
-}
-
-// hosts lists where builds wanted to go, the first few.
-func (d *denials) hosts() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.names)
-}
-
-// commandOutput takes what a command writes: into the build's log, line by line,
-// and its end for whoever looks for what went wrong.
-type commandOutput struct {
-	log   *buildLog
-	stop  context.CancelCauseFunc
-	heard func()
-	line  []byte
-	tail  tailBuffer
-	total int
-}
-
-func (o *commandOutput) Write(p []byte) (int, error) {
-	o.heard()
-	if o.total += len(p); o.total > maxRawLog {
-		o.stop(errOutput)
-		return len(p), nil
-	}
-	o.tail.write(p)
-	for rest := p; len(rest) > 0; {
-		line, after, ended := strings.Cut(string(rest), "\n")
-		o.line = append(o.line, line...)
-		if !ended && len(o.line) <= maxLine {
-			break
-		}
-		o.flush()
-		rest = []byte(after)
-	}
-	return len(p), nil
-}
-
-// flush logs what is left of the last line. A line that a tool has written over
-// counts as it was last.
-func (o *commandOutput) flush() {
-	line := strings.TrimRight(string(o.line), "\r")
-	o.line = o.line[:0]
-	line = plainText(line[strings.LastIndexByte(line, '\r')+1:])
-	if strings.TrimSpace(line) != "" {
-		o.log.printf("%s", line)
-	}
-}
-
-// tailBuffer keeps the end of what is written to it.
-type tailBuffer struct{ kept []byte }
-
-func (b *tailBuffer) write(p []byte) {
-	b.kept = append(b.kept, p...)
-	if len(b.kept) > 2*outputTail {
-		b.kept = append(b.kept[:0], b.kept[len(b.kept)-outputTail:]...)
-	}
-}
-
-func (b *tailBuffer) String() string {
-	return string(b.kept[max(0, len(b.kept)-outputTail):])
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/sandbox"
 )
 
 // The test binary is its own build's child.
@@ -28,7 +29,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == ChildArg {
 		os.Exit(Child(os.Stdin, os.Stdout))
 	}
-	os.Exit(m.Run())
+	if len(os.Args) > 1 && os.Args[1] == sandbox.InitArg {
+		os.Exit(sandbox.Init())
+	}
+	code := m.Run()
+	removeShared()
+	os.Exit(code)
 }
 
 // dispatcher plays the worker for one build at a time.

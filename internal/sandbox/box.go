@@ -42,13 +42,16 @@ type BoxConfig struct {
 	Limits  Limits
 	Ports   []int // of 127.0.0.1 inside, that the caller accepts connections on
 	// UID is the host's user and group of everything in the box, when the caller
-	// is root: one that owns nothing, by default 200001. Any other caller's boxes
+	// is root: one that owns nothing, by default DefaultUID. Any other caller's boxes
 	// run as itself.
 	UID int
 	// Unlimited allows a box where memory and processes cannot be bounded, for
 	// want of control groups.
 	Unlimited bool
 }
+
+// DefaultUID is BoxConfig.UID's default.
+const DefaultUID = 200_001
 
 // Where things are in a box.
 const (

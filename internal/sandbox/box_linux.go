@@ -140,7 +140,7 @@ func (b *Box) start(cfg BoxConfig, files []*os.File) error {
 	uid, gid := os.Geteuid(), os.Getegid()
 	root := uid == 0
 	if root {
-		uid = cmp.Or(cfg.UID, 200_001)
+		uid = cmp.Or(cfg.UID, DefaultUID)
 		gid = uid
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -266,7 +266,7 @@ func unpack(r io.Reader, dir string) error {
 		if err := root.MkdirAll(path.Dir(header.Name), 0o755); err != nil {
 			return err
 		}
-		f, err := root.OpenFile(header.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		f, err := root.OpenFile(header.Name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
 			return err
 		}

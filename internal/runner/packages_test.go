@@ -1,0 +1,428 @@
+package runner
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/npm"
+	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/toolchain"
+)
+
+// pkg is a package of a registry that a test makes.
+type pkg struct {
+	manifest map[string]any
+	files    map[string]string
+}
+
+// packages are what builds of the tests install: what a site is made with, and
+// what wants to run a script when it is installed.
+var packages = map[string]pkg{
+	"maker": {
+		map[string]any{"bin": map[string]any{"maker": "bin.js"}},
+		map[string]string{"bin.js": `#!/usr/bin/env node
+const fs = require('fs');
+fs.mkdirSync('dist', {recursive: true});
+fs.writeFileSync('dist/index.html', '<h1>' + fs.readFileSync('page.txt', 'utf8') + require('./say.js') + (process.env.VITE_NAME || '') + '</h1>');
+`, "say.js": `module.exports = '!'`},
+	},
+	"native": {
+		map[string]any{"scripts": map[string]any{"install": "node make.js"}},
+		map[string]string{"make.js": `require('fs').writeFileSync(__dirname + '/made.txt', 'made')`},
+	},
+}
+
+func tarball(t testing.TB, name string, p pkg) []byte {
+	t.Helper()
+	manifest := map[string]any{"name": name, "version": "1.0.0"}
+	for key, value := range p.manifest {
+		manifest[key] = value
+	}
+	raw, err := json.Marshal(manifest)
+	require.NoError(t, err)
+	var packed bytes.Buffer
+	zipped := gzip.NewWriter(&packed)
+	w := tar.NewWriter(zipped)
+	files := map[string]string{"package.json": string(raw)}
+	for file, text := range p.files {
+		files[file] = text
+	}
+	for file, text := range files {
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: "package/" + file, Mode: 0o755, Size: int64(len(text)), Typeflag: tar.TypeReg}))
+		_, err := io.WriteString(w, text)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	require.NoError(t, zipped.Close())
+	return packed.Bytes()
+}
+
+func integrity(tarball []byte) string {
+	sum := sha512.Sum512(tarball)
+	return "sha512-" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// registry serves the packages like npm's.
+type registry struct {
+	url      string
+	tarballs map[string][]byte
+}
+
+func startRegistry(t *testing.T) *registry {
+	t.Helper()
+	r := &registry{tarballs: map[string][]byte{}}
+	for name, p := range packages {
+		r.tarballs[name] = tarball(t, name, p)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		name, file, isTarball := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/-/")
+		packed, ok := r.tarballs[name]
+		switch {
+		case !ok:
+			http.Error(w, `{"error":"Not found"}`, http.StatusNotFound)
+		case isTarball && file == name+"-1.0.0.tgz":
+			_, _ = w.Write(packed)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			manifest := map[string]any{"name": name, "version": "1.0.0", "dist": map[string]any{
+				"tarball": r.url + "/" + name + "/-/" + name + "-1.0.0.tgz", "integrity": integrity(packed),
+			}}
+			for key, value := range packages[name].manifest {
+				manifest[key] = value
+			}
+			_, hasScript := manifest["scripts"]
+			manifest["hasInstallScript"] = hasScript
+			_ = json.NewEncoder(w).Encode(map[string]any{
+				"name": name, "dist-tags": map[string]any{"latest": "1.0.0"}, "versions": map[string]any{"1.0.0": manifest},
+				"time": map[string]any{"1.0.0": "2020-01-01T00:00:00.000Z"},
+			})
+		}
+	}))
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	return r
+}
+
+// lockfile returns what npm writes for these packages.
+func (r *registry) lockfile(manifest map[string]any, names ...string) string {
+	entries := map[string]any{"": manifest}
+	for _, name := range names {
+		entry := map[string]any{"version": "1.0.0", "resolved": "https://registry.npmjs.org/" + name + "/-/" + name + "-1.0.0.tgz", "integrity": integrity(r.tarballs[name])}
+		for key, value := range packages[name].manifest {
+			if key == "bin" {
+				entry[key] = value
+			} else if key == "scripts" {
+				entry["hasInstallScript"] = true
+			}
+		}
+		entries["node_modules/"+name] = entry
+	}
+	raw, _ := json.MarshalIndent(map[string]any{"name": "x", "lockfileVersion": 3, "requires": true, "packages": entries}, "", "  ")
+	return string(raw)
+}
+
+// tree returns a tree that is made with these packages by this command.
+func (r *registry) tree(build string, names ...string) map[string]string {
+	dependencies := map[string]any{}
+	for _, name := range names {
+		dependencies[name] = "1.0.0"
+	}
+	manifest := map[string]any{"name": "x", "version": "1.0.0", "scripts": map[string]any{"build": build}, "dependencies": dependencies}
+	raw, _ := json.Marshal(manifest)
+	return map[string]string{
+		"package.json": string(raw), "page.txt": "tea",
+		"package-lock.json": r.lockfile(map[string]any{"name": "x", "version": "1.0.0", "dependencies": dependencies}, names...),
+	}
+}
+
+var shared struct {
+	sync.Once
+	dir   string
+	tools *toolchain.Toolchain
+	err   error
+}
+
+// removeShared removes what tests have shared.
+func removeShared() {
+	if shared.dir != "" {
+		os.RemoveAll(shared.dir)
+	}
+}
+
+// npmBench is a runner with a sandbox and a registry of its own.
+type npmBench struct {
+	*bench
+	*registry
+	with *Sandbox
+}
+
+func setupNPM(t *testing.T, change ...func(*Sandbox)) *npmBench {
+	t.Helper()
+	shared.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("", "toolchain-"); shared.err == nil {
+			shared.tools, shared.err = toolchain.Prepare(context.Background(), shared.dir)
+		}
+	})
+	if shared.err != nil {
+		t.Skipf("SKIPPED: no toolchain: %v", shared.err)
+	}
+	report := sandbox.Probe(t.Context(), sandbox.BoxConfig{Root: shared.tools.Root, Limits: sandbox.DefaultLimits()})
+	if !report.OK() {
+		t.Skipf("SKIPPED: no sandbox: %s %s", report.Reason, report.Fix)
+	}
+	b := &npmBench{registry: startRegistry(t)}
+	dir, quiet := t.TempDir(), slog.New(slog.NewTextHandler(io.Discard, nil))
+	mirror, err := npm.NewMirror(npm.Config{Registry: b.url, Dir: filepath.Join(dir, "npm"), Log: quiet})
+	require.NoError(t, err)
+	modules, err := NewModules(filepath.Join(dir, "modules"), 1<<30, sandbox.DefaultUID)
+	require.NoError(t, err)
+	b.with = &Sandbox{Root: shared.tools.Root, Mirror: mirror, Modules: modules, Limits: sandbox.DefaultLimits()}
+	for _, c := range change {
+		c(b.with)
+	}
+	b.bench = setup(t, func(cfg *Config) { cfg.Sandbox = func(context.Context) (*Sandbox, error) { return b.with, nil } })
+	return b
+}
+
+func (b *npmBench) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.String()
+}
+
+// A tree's own command makes its site; the second time its packages are there.
+func TestPackagesAreInstalledOnce(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	tree := b.tree("maker", "maker", "native")
+	first := b.build(tree, func(c *previewd.Claim) { c.Env = map[string]string{"VITE_NAME": "Ann"} })
+	require.Equal(t, map[string]string{"index.html": "<h1>tea!Ann</h1>"}, b.site(first), b.text())
+	require.Equal(t, "sandbox", first.Runner)
+	require.Equal(t, "namespace", first.Isolation)
+	require.Equal(t, "package.json has a build script", first.Reason)
+	require.Equal(t, "miss", first.Cache)
+	require.Equal(t, []string{"prepare", "install", "build", "publish"}, b.steps)
+	require.Contains(t, b.text(), "fetched 2 packages")
+
+	tree["page.txt"] = "coffee"
+	second := b.build(tree)
+	require.Equal(t, map[string]string{"index.html": "<h1>coffee!</h1>"}, b.site(second))
+	require.Equal(t, "hit", second.Cache)
+	require.Contains(t, b.text(), "as they were installed before")
+
+	// Scripts ran in both builds, and left nothing in what is kept.
+	tree["package.json"] = strings.Replace(tree["package.json"], `"maker"`, `"cat node_modules/native/made.txt && maker"`, 1)
+	for _, cache := range []string{"miss", "hit"} {
+		o := b.build(tree)
+		require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
+		require.Equal(t, cache, o.Cache)
+	}
+	made, err := filepath.Glob(filepath.Join(b.with.Modules.dir, "*", "node_modules", "native", "made.txt"))
+	require.NoError(t, err)
+	require.Empty(t, made)
+}
+
+// No build gets anything into the packages of another.
+func TestPackagesCannotBePoisoned(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	evil := b.tree("maker", "maker")
+	// The same manifest and lockfile: only other files tell the two trees apart.
+	evil["package.json"] = strings.Replace(evil["package.json"], `"maker"`, `"sh build.sh"`, 1)
+	good := map[string]string{}
+	for name, text := range evil {
+		good[name] = text
+	}
+	evil["build.sh"] = `echo "module.exports = 'POISON'" > node_modules/maker/say.js; echo x > node_modules/maker/new.js; maker`
+	good["build.sh"] = `ls node_modules/maker; maker`
+	for range 2 {
+		require.Contains(t, b.site(b.build(evil))["index.html"], "POISON")
+	}
+	require.Equal(t, "<h1>tea!</h1>", b.site(b.build(good))["index.html"])
+	require.NotContains(t, b.text(), "new.js")
+}
+
+// Kept packages are dropped when there are too many, the least used first, and
+// never those that a build uses.
+func TestKeptPackagesAreBounded(t *testing.T) {
+	t.Parallel()
+	m, err := NewModules(t.TempDir(), 100, -1)
+	require.NoError(t, err)
+	add := func(key string, size int) {
+		t.Helper()
+		workspace := t.TempDir()
+		require.NoError(t, os.MkdirAll(filepath.Join(workspace, "node_modules", "a"), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(workspace, "node_modules", "a", "index.js"), make([]byte, size), 0o644))
+		require.NoError(t, os.Symlink("a", filepath.Join(workspace, "node_modules", "b")))
+		root, err := os.OpenRoot(workspace)
+		require.NoError(t, err)
+		defer root.Close()
+		keep, err := m.copy(t.Context(), root, key, time.Second)
+		require.NoError(t, err)
+		require.NoError(t, keep())
+	}
+	add("one", 40)
+	add("two", 40)
+	old := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(filepath.Join(m.dir, "two", modulesInfoFile), old, old))
+	_, _, release, ok := m.take("one")
+	require.True(t, ok)
+	require.NoError(t, os.Chtimes(filepath.Join(m.dir, "one", modulesInfoFile), old.Add(-time.Hour), old.Add(-time.Hour)))
+	add("three", 40)
+	_, _, _, ok = m.take("two")
+	require.False(t, ok, "it is the least used that nobody uses")
+	_, _, again, ok := m.take("one")
+	require.True(t, ok)
+	again()
+	release()
+	add("three", 40) // is there already
+	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, "new-1", "node_modules"), 0o755))
+	m, err = NewModules(m.dir, 100, -1)
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Join(m.dir, "new-1"))
+	_, info, release, ok := m.take("three")
+	require.True(t, ok)
+	release()
+	require.Equal(t, modulesInfo{Bytes: 40, Took: time.Second}, info)
+
+	for name, make := range map[string]func(dir string) error{
+		"Absolute": func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) },
+		"Out":      func(dir string) error { return os.Symlink("../../x", filepath.Join(dir, "x")) },
+	} {
+		workspace := t.TempDir()
+		dir := filepath.Join(workspace, "node_modules")
+		require.NoError(t, os.Mkdir(dir, 0o755))
+		require.NoError(t, make(dir))
+		root, err := os.OpenRoot(workspace)
+		require.NoError(t, err)
+		_, err = m.copy(t.Context(), root, "odd", time.Second)
+		root.Close()
+		require.ErrorIs(t, err, errOddModules, name)
+	}
+}
+
+// Each thing that goes wrong in a tree has its code.
+func TestFailuresOfPackagesBuilds(t *testing.T) {
+	t.Parallel()
+	small := sandbox.DefaultLimits()
+	small.Memory, small.Processes, small.Disk = 300<<20, 64, 64<<20
+	type want struct {
+		code    string
+		step    string
+		message string
+	}
+	for name, c := range map[string]struct {
+		build  string
+		change func(tree map[string]string)
+		want   want
+	}{
+		"Exit":      {build: "echo no good; exit 3", want: want{previewd.FailBuild, "build", ""}},
+		"NoProgram": {build: "vite build", want: want{previewd.FailBuild, "build", "vite"}},
+		"NoOutput":  {build: "true", want: want{previewd.FailNoOutputDir, "build", "there is no index.html"}},
+		"Memory":    {build: "node -e 'const a = []; for (;;) a.push(Buffer.alloc(8 << 20, 1))'", want: want{previewd.FailOOM, "build", "300 MB"}},
+		"Processes": {build: "for i in $(seq 200); do sleep 60 & done; exit 1", want: want{previewd.FailPidsLimit, "build", "64"}},
+		"Disk":      {build: "head -c 100000000 /dev/zero > big", want: want{previewd.FailDiskLimit, "build", ""}},
+		"Log":       {build: "yes", want: want{previewd.FailOutputLimit, "build", "64 MB"}},
+		"Idle":      {build: "sleep 60", want: want{previewd.FailIdleTimeout, "build", "3s"}},
+		"Network":   {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
+		"Denied":    {build: "while :; do node -e \"const s = require('net').connect(3128, '127.0.0.1', () => { for (let i = 0; i < 9; i++) s.write('CONNECT evil.example:443 HTTP/1.1\\\\r\\\\n\\\\r\\\\n') }); s.on('close', () => 0); s.on('error', () => 0)\"; done", want: want{previewd.FailNetworkBlocked, "build", "evil.example:443"}},
+		"Unknown": {build: "maker", change: func(tree map[string]string) {
+			delete(tree, "package-lock.json")
+			tree["package.json"] = `{"scripts":{"build":"maker"},"dependencies":{"no-such-package":"1"}}`
+		}, want: want{previewd.FailDependencyUnavailable, "install", "no-such-package"}},
+		"Link":       {build: "mkdir dist && echo x > dist/index.html && ln -s /etc/passwd dist/passwd", want: want{previewd.FailUnsafePath, "publish", "regular file"}},
+		"FolderLink": {build: "mkdir real && echo x > real/index.html && ln -s /etc dist", want: want{previewd.FailNoOutputDir, "build", ""}},
+		"Script": {build: "maker", change: func(tree map[string]string) {
+			tree["package.json"] = strings.Replace(tree["package.json"], `"scripts":{`, `"scripts":{"postinstall":"exit 9",`, 1)
+		}, want: want{previewd.FailInstall, "install", ""}},
+		"Config": {build: "maker", change: func(tree map[string]string) { tree["previewd.json"] = `{"build":"npm run build"}` }, want: want{previewd.FailBadConfig, "build", "shell"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setupNPM(t, func(s *Sandbox) { s.Limits, s.Idle = small, 3*time.Second })
+			tree := b.tree(c.build, "maker")
+			if c.change != nil {
+				c.change(tree)
+			}
+			o := b.build(tree)
+			require.Equal(t, previewd.OutcomeFailed, o.Kind, b.text())
+			f := o.Failure
+			require.Equal(t, want{c.want.code, c.want.step, c.want.message}, want{f.Code, f.Step, c.want.message}, "%+v\n%s", f, b.text())
+			require.Contains(t, f.Message, c.want.message)
+			require.Equal(t, previewd.FailureUser, f.Class)
+		})
+	}
+}
+
+// A lockfile that does not fit is no reason to fail, and is told.
+func TestLockfileThatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	tree := b.tree("maker", "maker")
+	tree["package.json"] = strings.Replace(tree["package.json"], `"maker":"1.0.0"`, `"maker":"1.0.0","native":"1.0.0"`, 1)
+	require.Equal(t, "<h1>tea!</h1>", b.site(b.build(tree))["index.html"], b.text())
+	require.Contains(t, b.text(), "the lockfile does not fit package.json, so versions are resolved anew")
+}
+
+// A build ends when it is canceled, when its time is over, and when its runner
+// stops, whatever its code is at.
+func TestPackagesBuildsEnd(t *testing.T) {
+	t.Parallel()
+	stubborn := "trap '' TERM INT HUP; while :; do sleep 1; echo on; done"
+	t.Run("Timeout", func(t *testing.T) {
+		t.Parallel()
+		b := setupNPM(t)
+		o := b.build(b.tree(stubborn, "maker"), func(c *previewd.Claim) { c.Timeout = 10 * time.Second })
+		require.Equal(t, previewd.FailTimeout, o.Failure.Code, b.text())
+		require.Equal(t, previewd.FailureTimeout, o.Failure.Class)
+	})
+	t.Run("InstallTimeout", func(t *testing.T) {
+		t.Parallel()
+		b := setupNPM(t)
+		tree := b.tree("maker", "maker")
+		tree["package.json"] = strings.Replace(tree["package.json"], `"scripts":{`, `"scripts":{"postinstall":"`+stubborn+`",`, 1)
+		o := b.build(tree, func(c *previewd.Claim) { c.Timeout = 10 * time.Second })
+		require.Equal(t, previewd.FailInstallTimeout, o.Failure.Code, b.text())
+	})
+	t.Run("Stop", func(t *testing.T) {
+		t.Parallel()
+		b := setupNPM(t)
+		b.bench.claim(b.tree(stubborn, "maker"))
+		for !strings.Contains(b.text(), "] on\n") {
+			time.Sleep(5 * time.Millisecond)
+		}
+		b.stop()
+		require.Equal(t, previewd.OutcomeReleased, (<-b.outcomes).Kind)
+	})
+}
+
+// What tools write to a terminal is no more than text in the log.
+func TestLogHasNoEscapes(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	o := b.build(b.tree(`printf '\033[31mred\033[0m \033]0;title\007 \033[2J bell\007 1%%\r 50%%\r100%%\n\000nul ::set-output name=x::y\n' && maker`, "maker"))
+	require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
+	require.NotContains(t, b.text(), "\x1b")
+	require.NotContains(t, b.text(), "\x07")
+	require.NotContains(t, b.text(), "\x00")
+	require.Contains(t, b.text(), "] 100%\n")
+	require.NotContains(t, b.text(), "title")
+}
