@@ -30,6 +30,7 @@ type Dispatcher interface {
 // Steps of a build, in order.
 const (
 	StepPrepare = "prepare" // the files are laid out
+	StepInstall = "install" // packages are installed
 	StepBuild   = "build"   // the runner makes the site
 	StepPublish = "publish" // the site is compressed and stored
 )
