@@ -167,12 +167,19 @@ func (r childResult) checked() childResult {
 	if r.Failure == nil {
 		return r
 	}
-	f := *r.Failure
+	f := bounded(*r.Failure)
 	f.Class = previewd.FailureUser // a child that we have failed ends without a result
 	if !slices.Contains(childCodes, f.Code) {
 		f.Code = previewd.FailBundle
 	}
 	f.Step = previewd.StepBuild
+	r.Failure = &f
+	return r
+}
+
+// bounded returns a failure with its text cut to size and freed of what could
+// drive a terminal.
+func bounded(f previewd.Failure) previewd.Failure {
 	f.Message = clip(strings.Map(printable, f.Message), 1000)
 	f.Hint = clip(strings.Map(printable, f.Hint), 500)
 	f.File = clip(strings.Map(printable, f.File), 1024)
@@ -181,8 +188,7 @@ func (r childResult) checked() childResult {
 		lines[i] = clip(strings.Map(printable, line), 400)
 	}
 	f.Excerpt = strings.Join(lines, "\n")
-	r.Failure = &f
-	return r
+	return f
 }
 
 // childCodes are the failures that a child can find.
