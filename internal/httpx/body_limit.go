@@ -14,9 +14,9 @@ import (
 // Bodies that are large enough to matter, and how many bytes of them may be
 // worked on at once. A body of JSON takes several times its size in memory.
 const (
-	smallBody    = 1 << 20
-	largeBodies  = 192 << 20
-	unknownWeigh = 96 << 20
+	smallBody     = 1 << 20
+	largeBodies   = 192 << 20
+	maxCreateBody = 96 << 20 // of one; what does not say its size weighs as much
 )
 
 // requestBody marks what goes wrong in reading it as the sender's fault.
@@ -41,7 +41,7 @@ func WithBodyLimit(next http.Handler) http.Handler {
 		r.Body = requestBody{r.Body}
 		weight := r.ContentLength
 		if weight < 0 {
-			weight = unknownWeigh
+			weight = maxCreateBody
 		}
 		if weight <= smallBody {
 			next.ServeHTTP(w, r)
