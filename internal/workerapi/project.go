@@ -34,16 +34,9 @@ func (s *Server) listProjects(ctx context.Context, in *listProjectsInput) (*list
 		return nil, err
 	}
 	for i := range page.Projects {
-		keepKey(ctx, &page.Projects[i])
+		page.Projects[i].HideKey(httpx.CallerOf(ctx).Principal)
 	}
 	return &listProjectsOutput{Body: page}, nil
-}
-
-// keepKey keeps a project's key from who has not sent it.
-func keepKey(ctx context.Context, p *previewd.Project) {
-	if p.CreatePrincipal != httpx.CallerOf(ctx).Principal {
-		p.CreateKey = ""
-	}
 }
 
 type projectInput struct {
@@ -59,7 +52,7 @@ func (s *Server) getProject(ctx context.Context, in *projectInput) (*projectOutp
 	if err != nil {
 		return nil, err
 	}
-	keepKey(ctx, project)
+	project.HideKey(httpx.CallerOf(ctx).Principal)
 	return &projectOutput{Body: project}, nil
 }
 
