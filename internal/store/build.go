@@ -119,14 +119,23 @@ func (db *DB) findBuild(ctx context.Context, id, and string) (*Build, error) {
 // changes either before the transaction ends. It returns CodeNotFound when there
 // is no such build.
 func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
-	b, err := db.FindAnyBuild(ctx, id)
+	return db.lockBuild(ctx, id, ``)
+}
+
+// LockLiveBuild is LockBuild but for those of deleted projects: it does not find them.
+func (db *DB) LockLiveBuild(ctx context.Context, id string) (*Build, error) {
+	return db.lockBuild(ctx, id, notDeleted)
+}
+
+func (db *DB) lockBuild(ctx context.Context, id, and string) (*Build, error) {
+	b, err := db.findBuild(ctx, id, and)
 	if err != nil || db.engine.locking(lockProject) == "" {
 		return b, err
 	}
 	if _, err := db.LockAnyProject(ctx, b.ProjectID); err != nil {
 		return nil, err
 	}
-	return db.FindAnyBuild(ctx, id) // as it is now that the lock is held
+	return db.findBuild(ctx, id, and) // as it is now that the lock is held
 }
 
 // FindRunnableBuild returns the build that is claimed next, locked with its
