@@ -204,13 +204,6 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 		}
 		failure = string(raw)
 	}
-	var started, finished any
-	if b.StartedAt != nil {
-		started = micros(*b.StartedAt)
-	}
-	if b.FinishedAt != nil {
-		finished = micros(*b.FinishedAt)
-	}
 	guard := `epoch = $2 AND state = $3`
 	if fault.Off(fault.StateGuard) {
 		guard = `epoch >= $2 - 1000000 AND state <> $3 || '-'`
@@ -225,5 +218,5 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 		b.ID, read.Epoch, string(read.Status),
 		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
 		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
-		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished, b.Cache, micros(b.ClaimedAt)))
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, microsPtr(b.StartedAt), microsPtr(b.FinishedAt), b.Cache, micros(b.ClaimedAt)))
 }
