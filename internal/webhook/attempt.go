@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/store"
@@ -123,9 +122,5 @@ func explain(err error) string {
 
 // excerpt returns the beginning of an answer as text that does no harm.
 func excerpt(body []byte) string {
-	text := strings.Map(previewd.Harmless, strings.ToValidUTF8(string(body[:min(len(body), maxExcerpt)]), ""))
-	for !utf8.ValidString(text) || len(text) > maxExcerpt {
-		text = text[:len(text)-1]
-	}
-	return text
+	return strings.Map(previewd.Harmless, strings.ToValidUTF8(string(body[:min(len(body), maxExcerpt)]), ""))
 }
