@@ -43,7 +43,7 @@ func (d *Deliverer) post(ctx context.Context, c *store.WebhookClaim) answer {
 	if err == nil {
 		defer response.Body.Close()
 		a.Status = response.StatusCode
-		a.retryAfter = retryAfter(response.Header, now)
+		a.retryAfter = previewd.ParseRetryAfter(response.Header.Get("Retry-After"), now)
 		body, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // an answer that breaks off has its status all the same
 		a.Excerpt = excerpt(body)
 	}
