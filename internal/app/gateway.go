@@ -78,7 +78,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookNetworks(), AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
+	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookAllow, AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
 	wake, cancel := hub.Subscribe(gateway.HookTopic)
 	b.run(func(ctx context.Context) error {
 		defer cancel()
