@@ -90,13 +90,6 @@ func CreatedStatus(r previewd.Replay) int {
 	return http.StatusCreated
 }
 
-// Creates is an operation that answers 201, and takes the largest tree as base64
-// in JSON from a slow line: huma's default of 5 s would cut it off.
-func Creates(o huma.Operation) huma.Operation {
-	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, 2*time.Minute
-	return o
-}
-
 const maxWait = 60 * time.Second
 
 // ParseWait reads how long a client is ready to wait: a duration such as 30s, or
