@@ -78,7 +78,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookNetworks(), AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
+	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookAllow, AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
 	wake, cancel := hub.Subscribe(gateway.HookTopic)
 	b.run(func(ctx context.Context) error {
 		defer cancel()
@@ -149,7 +149,7 @@ func (b *builder) findWorker() (previewd.Worker, error) {
 }
 
 // localUser is who the data folder's token speaks for.
-var localUser = identity.User{ID: "00000000-0000-4000-8000-000000000001", Operator: true}
+var localUser = previewd.User{ID: "00000000-0000-4000-8000-000000000001", Operator: true}
 
 // verifier returns what knows users by their tokens.
 func (b *builder) verifier(denials *gateway.Denials) (httpx.VerifyUser, error) {
@@ -171,13 +171,7 @@ func (b *builder) verifier(denials *gateway.Denials) (httpx.VerifyUser, error) {
 		return nil, fmt.Errorf("cannot know users: %w", err)
 	}
 	b.metrics.watchVerifier(v)
-	return func(ctx context.Context, token string) (*previewd.User, error) {
-		u, err := v.Verify(ctx, token)
-		if err != nil {
-			return nil, err
-		}
-		return &previewd.User{ID: u.ID, SessionID: u.SessionID, Operator: u.Operator, Expires: u.Expires}, nil
-	}, nil
+	return v.Verify, nil
 }
 
 // watchGateway shows what the gateway counts.

@@ -110,16 +110,8 @@ func op(method, path, id, summary string) huma.Operation {
 	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}}
 }
 
-// maxCreateBody holds the largest tree as base64 in JSON, and createBodyTime is
-// what a slow line may take to send it.
-const (
-	maxCreateBody  = 96 << 20
-	createBodyTime = 2 * time.Minute
-)
-
 func (a *API) created(path, id, summary string) huma.Operation {
-	o := op(http.MethodPost, path, id, summary)
-	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
+	o := httpx.Creates(op(http.MethodPost, path, id, summary))
 	schema := a.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[previewd.AppCreation](), true, "")
 	o.Responses = map[string]*huma.Response{"202": {
 		Description: "Stored, and not made yet: `intent` says where to follow it.", Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},

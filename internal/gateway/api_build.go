@@ -43,12 +43,12 @@ func (a *API) createBuild(ctx context.Context, in *createBuildInput) (*creationO
 }
 
 type listBuildsInput struct {
-	PageInput
+	httpx.PageInput
 	ProjectID string `path:"projectId"`
 }
 
 func (a *API) listBuilds(ctx context.Context, in *listBuildsInput) (*output[*AppBuildPage], error) {
-	page, err := a.Service.ListBuilds(ctx, httpx.UserOf(ctx).ID, in.ProjectID, in.page())
+	page, err := a.Service.ListBuilds(ctx, httpx.UserOf(ctx).ID, in.ProjectID, in.Page())
 	return &output[*AppBuildPage]{page}, err
 }
 

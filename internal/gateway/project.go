@@ -44,14 +44,8 @@ func paged[T any](list []T, limit int, id func(T) string) (page []T, next string
 	return list[:limit], id(list[limit-1])
 }
 
-// AppProjectPage is one page of projects.
-type AppProjectPage struct {
-	Projects []previewd.AppProject `json:"projects" nullable:"false"`
-	Next     string                `json:"nextCursor,omitempty"`
-}
-
 // ListProjects returns a page of the user's projects, newest first.
-func (s *Service) ListProjects(ctx context.Context, userID string, p previewd.Page) (*AppProjectPage, error) {
+func (s *Service) ListProjects(ctx context.Context, userID string, p previewd.Page) (*previewd.AppProjectPage, error) {
 	limit, below, err := pageOf(p)
 	if err != nil {
 		return nil, err
@@ -61,7 +55,7 @@ func (s *Service) ListProjects(ctx context.Context, userID string, p previewd.Pa
 		return nil, err
 	}
 	list, next := paged(list, limit, func(p *store.AppProject) string { return p.ID })
-	page := &AppProjectPage{Projects: []previewd.AppProject{}, Next: next}
+	page := &previewd.AppProjectPage{Projects: []previewd.AppProject{}, Next: next}
 	for _, p := range list {
 		page.Projects = append(page.Projects, p.AppProject)
 	}
