@@ -111,6 +111,10 @@ func TestBillingFollowsHowBuildsEnd(t *testing.T) {
 		for _, s := range f.sessions(ann) {
 			reasons[s.Reason] = s.State
 			sum += s.AmountMicros
+			require.Equal(t, s.State == previewd.BillingSettled, len(s.Entries) > 0)
+			for _, e := range s.Entries {
+				require.Contains(t, e.Key, s.BuildID)
+			}
 		}
 		require.Equal(t, map[string]previewd.BillingState{
 			"deployed": previewd.BillingSettled, "failed_user": previewd.BillingSettled, "failed_infra": previewd.BillingVoided,
