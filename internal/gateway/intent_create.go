@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -226,7 +225,7 @@ func (c *creation) begin(ctx context.Context) (other *store.Intent, replayed pre
 	var refused *previewd.Error
 	err = c.Store.Tx(ctx, "intent", func(tx *store.DB) (err error) {
 		other, replayed, refused = nil, previewd.ReplayedKey, nil
-		in.State, in.Status, in.Body, in.LastError = previewd.IntentPending, 0, nil, ""
+		in.State, in.Body, in.LastError = previewd.IntentPending, nil, ""
 		in.Name = suggested
 		in.ClaimUntil, in.DeadlineAt = tx.Now().Add(c.Claim), tx.Now().Add(c.Deadline)
 		in.CreatedAt, in.UpdatedAt = tx.Now(), tx.Now()
@@ -344,27 +343,15 @@ func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
 // reserved is what an open session counts against the cap.
 func (s *Service) reserved() int64 { return s.Prices.BuildTime(s.Reserve) }
 
-// statusOfRefusal lists what refuses an intent for good, and how that is answered.
-var statusOfRefusal = map[previewd.Code]int{
-	previewd.CodeNotFound:        http.StatusNotFound,
-	previewd.CodeNameTaken:       http.StatusConflict,
-	previewd.CodeBuildActive:     http.StatusConflict,
-	previewd.CodeIDTaken:         http.StatusConflict,
-	previewd.CodeQuotaExceeded:   http.StatusForbidden,
-	previewd.CodeSpendCapReached: http.StatusPaymentRequired,
-}
-
-func isDefinitive(code previewd.Code) bool { return statusOfRefusal[code] != 0 }
-
-// refusalStatus is how a stored refusal is answered.
-func refusalStatus(code previewd.Code) int {
-	switch status := statusOfRefusal[code]; {
-	case status != 0:
-		return status
-	case code == previewd.CodeTooLarge:
-		return http.StatusRequestEntityTooLarge
+// isDefinitive reports whether a refusal that depends on what is stored ends an
+// intent for good.
+func isDefinitive(code previewd.Code) bool {
+	switch code {
+	case previewd.CodeNotFound, previewd.CodeNameTaken, previewd.CodeBuildActive, previewd.CodeIDTaken,
+		previewd.CodeQuotaExceeded, previewd.CodeSpendCapReached:
+		return true
 	}
-	return http.StatusBadRequest
+	return false
 }
 
 // isStateless reports whether the same request would be refused in the same way
@@ -375,7 +362,7 @@ func isStateless(code previewd.Code) bool {
 
 // refuse ends an intent with a refusal, which is its answer from now on.
 func (s *Service) refuse(ctx context.Context, tx *store.DB, in *store.Intent, refused *previewd.Error) (err error) {
-	in.State, in.Status, in.LastError = previewd.IntentRejected, refusalStatus(refused.Code), refused.Code
+	in.State, in.LastError = previewd.IntentRejected, refused.Code
 	if in.Body, err = json.Marshal(refused); err != nil {
 		return err
 	}

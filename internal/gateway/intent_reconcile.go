@@ -37,10 +37,7 @@ func (s *Service) Recover(ctx context.Context) error {
 	if fault.Off(fault.ClaimsBack) {
 		return nil
 	}
-	return s.Store.Tx(ctx, "intent.recover", func(tx *store.DB) error {
-		_, err := tx.ReleaseClaims(ctx, s.Holder)
-		return err
-	})
+	return s.Store.Tx(ctx, "intent.recover", func(tx *store.DB) error { return tx.ReleaseClaims(ctx, s.Holder) })
 }
 
 // workerIsBack has asked again at once for what was put off while the worker was

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -73,10 +72,7 @@ func (s *Service) keepClaim(ctx context.Context, in *store.Intent) (done func())
 
 func (s *Service) renew(ctx context.Context, id string) {
 	for {
-		err := s.Store.Tx(ctx, "intent.renew", func(tx *store.DB) error {
-			_, err := tx.RenewClaim(ctx, s.claim(), id)
-			return err
-		})
+		err := s.Store.Tx(ctx, "intent.renew", func(tx *store.DB) error { return tx.RenewClaim(ctx, s.claim(), id) })
 		if err != nil && ctx.Err() == nil {
 			s.Log.WarnContext(ctx, "renewing a claim failed", telemetry.IntentID, id, telemetry.Error, err)
 		}
@@ -291,6 +287,3 @@ func (s *Service) reject(ctx context.Context, in *store.Intent, refused *preview
 	s.Changes.Notify(intentTopic(in.ID))
 	return in, nil
 }
-
-// createdStatus is the HTTP status of a stored creation.
-const createdStatus = http.StatusCreated
