@@ -268,10 +268,16 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	if err := tx.LockUser(ctx, in.UserID); err != nil {
 		return err
 	}
-	if err := c.checkPending(ctx, tx); err != nil {
+	pending, err := tx.CountPending(ctx, in.UserID) // this one is among them
+	if err != nil {
 		return err
 	}
-	if err := c.checkQuotas(ctx, tx); err != nil {
+	if pending > c.Pending { // each request is kept whole
+		return &previewd.Error{
+			Code: previewd.CodeQueueFull, Message: fmt.Sprintf("%d of your requests wait for the worker: try again later.", c.Pending), RetryAfter: 10 * time.Second,
+		}
+	}
+	if err := c.checkQuotas(ctx, tx, pending); err != nil {
 		return err
 	}
 	if in.Operation == previewd.IntentCreateBuild {
@@ -292,20 +298,9 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	return err
 }
 
-// checkPending bounds what waits for the worker: each request is kept whole.
-func (c *creation) checkPending(ctx context.Context, tx *store.DB) error {
-	n, err := tx.CountPending(ctx, c.intent.UserID)
-	if err == nil && n > c.Pending { // this one is among them
-		err = &previewd.Error{
-			Code: previewd.CodeQueueFull, Message: fmt.Sprintf("%d of your requests wait for the worker: try again later.", c.Pending), RetryAfter: 10 * time.Second,
-		}
-	}
-	return err
-}
-
 // checkQuotas returns a refusal that says when the quota frees. The intent that
-// asks is among the pending ones.
-func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
+// asks is among the pending ones, whose builds are not stored yet.
+func (c *creation) checkQuotas(ctx context.Context, tx *store.DB, pending int) error {
 	q := c.Quotas
 	if q == (previewd.Quotas{}) || fault.Off(fault.Quotas) {
 		return nil
@@ -327,13 +322,13 @@ func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
 		return e
 	}
 	switch {
-	case q.Concurrent > 0 && used.Active+used.Pending > q.Concurrent:
+	case q.Concurrent > 0 && used.Active+pending > q.Concurrent:
 		return refuse(previewd.CodeQuotaExceeded,
 			fmt.Sprintf("You may have %d builds that are not over: wait for one to end, or cancel one, and send a new request.", q.Concurrent), time.Time{})
-	case q.BuildsPerDay > 0 && used.BuildsToday+used.Pending > q.BuildsPerDay:
+	case q.BuildsPerDay > 0 && used.BuildsToday+pending > q.BuildsPerDay:
 		return refuse(previewd.CodeQuotaExceeded,
 			fmt.Sprintf("You have made the %d builds of this day; the next day begins at midnight UTC.", q.BuildsPerDay), used.NextMidnight)
-	case q.SpendCap > 0 && used.SpentMicros+int64(used.Pending)*c.reserved() > q.SpendCap:
+	case q.SpendCap > 0 && used.SpentMicros+int64(pending)*c.reserved() > q.SpendCap:
 		return refuse(previewd.CodeSpendCapReached,
 			"This month's spend cap is reached: raise it, or wait for the next month.", used.NextMonth)
 	}

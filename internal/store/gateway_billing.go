@@ -124,7 +124,6 @@ func (db *DB) fillEntries(ctx context.Context, list []previewd.BillingSession) e
 // Usage is what a user has used up of the quotas.
 type Usage struct {
 	BuildsToday  int
-	Pending      int // requests whose builds are not stored yet
 	Active       int // builds that are not over
 	SpentMicros  int64
 	NextMidnight time.Time // UTC
@@ -144,9 +143,6 @@ func (db *DB) CountUsage(ctx context.Context, userID, but string) (u Usage, err 
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	u.NextMidnight, u.NextMonth = day.AddDate(0, 0, 1), month.AddDate(0, 1, 0)
-	if u.Pending, err = db.CountPending(ctx, userID); err != nil {
-		return u, err
-	}
 	if _, err = db.one(ctx, []any{&u.Active}, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE owner_id = $1 AND state = 'open' AND project_id <> $2`,
 		userID, but); err != nil {
 		return u, err
