@@ -252,7 +252,7 @@ func TestBadTextIsRefused(t *testing.T) {
 		for _, id := range []string{"\x00", "\xff\xfe"} {
 			_, err := f.FindProject(t.Context(), ann, id)
 			check("project id", err)
-			_, err = f.FindBuild(t.Context(), ann, id)
+			_, err = f.WaitBuild(t.Context(), ann, id, 0)
 			check("build id", err)
 			_, err = f.WaitIntent(t.Context(), ann, id, 0)
 			check("intent id", err)
@@ -299,7 +299,7 @@ func TestRestoredWorkerIsFollowed(t *testing.T) {
 		})
 		require.NoError(t, f.FollowOnce(t.Context(), 0))
 		f.faults.set(func(w *faultyWorker) { w.events = nil })
-		b, err := f.FindBuild(t.Context(), ann, next.Build.ID)
+		b, err := f.WaitBuild(t.Context(), ann, next.Build.ID, 0)
 		require.NoError(t, err)
 		p, err := f.Store.FindAnyAppProject(t.Context(), made.Project.ID)
 		require.NoError(t, err)
@@ -366,7 +366,7 @@ func TestEventOfAnothersBuild(t *testing.T) {
 		f.deliver([]previewd.Event{{
 			Seq: 3, Type: "build.canceled", ProjectID: anns.Project.ID, BuildID: bobs.Build.ID, At: time.Now(), Cursor: "1-99", Data: map[string]any{"seq": 1.0},
 		}})
-		b, err := f.FindBuild(t.Context(), bob, bobs.Build.ID)
+		b, err := f.WaitBuild(t.Context(), bob, bobs.Build.ID, 0)
 		require.NoError(t, err)
 		require.Equal(t, previewd.ProjectQueued, b.Status)
 	})

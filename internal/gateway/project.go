@@ -81,17 +81,6 @@ func (s *Service) FindProject(ctx context.Context, userID, id string) (*previewd
 	return &p.AppProject, nil
 }
 
-// FindBuild returns a build of the user's, with its place in the queue if the
-// worker says it in time. It returns CodeNotFound.
-func (s *Service) FindBuild(ctx context.Context, userID, id string) (*previewd.AppBuild, error) {
-	b, err := s.Store.FindAppBuild(ctx, userID, id)
-	if err != nil {
-		return nil, err
-	}
-	s.place(ctx, &b.AppBuild)
-	return &b.AppBuild, nil
-}
-
 // place adds to a build that is not over where it stands. Without the worker the
 // rest is told all the same.
 func (s *Service) place(ctx context.Context, b *previewd.AppBuild) {

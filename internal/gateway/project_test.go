@@ -58,7 +58,7 @@ func TestDeletion(t *testing.T) {
 		require.True(t, done)
 		_, err = f.FindProject(t.Context(), ann, made.Project.ID)
 		require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
-		_, err = f.FindBuild(t.Context(), ann, made.Build.ID)
+		_, err = f.WaitBuild(t.Context(), ann, made.Build.ID, 0)
 		require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
 		require.Equal(t, 0, f.inWorker())
 		f.follow()
