@@ -92,9 +92,6 @@ func (b *builder) gateway(ctx context.Context) error {
 	recover := b.recover
 	b.recover = func(ctx context.Context) error { return errors.Join(recover(ctx), b.Gateway.Recover(ctx)) }
 	b.metrics.watchGateway(ctx, b.Gateway)
-	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
-		b.run(b.pruneProblems)
-	}
 	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller, b.Gateway.RunSweeper)
 	return nil
 }
