@@ -24,7 +24,7 @@ type APIConfig struct {
 	Streams *httpx.Streams
 	Hooks   *webhook.Service
 
-	References []References // where to look a reference up, one after another
+	References References
 	Version    string
 	Recheck    time.Duration // how often it is looked up whether what a user follows is still the user's; default 1 min
 	Alone      bool          // no other API is on the mux: the description is also where that of a server is looked for
