@@ -3,8 +3,6 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -169,22 +167,12 @@ func (a *ask) fingerprint(operation, projectID string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := sha256.New()
-	write := func(part []byte) {
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-		h.Write(length[:])
-		h.Write(part)
-	}
-	for _, part := range []string{"v1", operation, projectID, a.Name, a.Prompt, a.Template, string(a.Policy), string(metadata)} {
-		write([]byte(part))
-	}
+	parts := []string{operation, projectID, a.Name, a.Prompt, a.Template, string(a.Policy), string(metadata)}
 	for _, path := range slices.Sorted(maps.Keys(a.Files)) {
 		content := sha256.Sum256(a.Files[path])
-		write([]byte(path))
-		write(content[:])
+		parts = append(parts, path, string(content[:]))
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return previewd.Fingerprint(parts...), nil
 }
 
 // What the worker's keys begin with.
