@@ -237,19 +237,11 @@ func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Even
 var hookTypes = previewd.WebhookTypes()
 
 func (a *applier) deleted(ctx context.Context, p *store.AppProject) error {
-	// The project before its name, as everybody does who takes both.
-	now, err := a.tx.LockAppProject(ctx, p.ID)
-	if err != nil || now.State == "deleted" {
-		return err
+	ended, err := endProject(ctx, a.tx, p.ID)
+	if ended {
+		a.audits = append(a.audits, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
 	}
-	if err := a.tx.ReleaseName(ctx, p.IntentID); err != nil {
-		return err
-	}
-	if err := a.tx.CloseIntentWindow(ctx, p.IntentID); err != nil {
-		return err
-	}
-	a.audits = append(a.audits, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
-	return a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{State: new("deleted"), Attention: new("")})
+	return err
 }
 
 func (a *applier) activated(ctx context.Context, p *store.AppProject, e previewd.Event) error {

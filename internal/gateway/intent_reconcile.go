@@ -72,7 +72,7 @@ func (s *Service) Reconcile(ctx context.Context) (more bool) {
 	for _, in := range due {
 		wg.Go(func() {
 			s.safely(ctx, "intent "+in.ID, func() {
-				_, err := s.work(ctx, in, workerTime)
+				_, err := s.work(ctx, in, 0)
 				if code := previewd.ErrorCode(err); err != nil && !isStateless(code) {
 					s.failed(ctx, "reconciling an intent failed", err, telemetry.IntentID, in.ID)
 				}
