@@ -191,6 +191,40 @@ func TestPoisonIsMovedAside(t *testing.T) {
 	})
 }
 
+// Of a project that an operator calls settled the events that were moved aside are
+// tried again, and forgotten when a later one was applied.
+func TestSettledPoisonIsTriedAgain(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.create(ann)
+		f.follow()
+		aside := func() int {
+			list, err := f.Store.ListPoison(t.Context(), 10)
+			require.NoError(t, err)
+			p, err := f.Store.FindAnyAppProject(t.Context(), made.Project.ID)
+			require.NoError(t, err)
+			require.Equal(t, len(list) > 0, p.Attention != "")
+			return len(list)
+		}
+		settle := func() {
+			require.NoError(t, f.Settle(t.Context(), as(bob), made.Project.ID))
+			require.Zero(t, aside())
+			require.NoError(t, f.ApplyParked(t.Context()))
+		}
+		f.deliver([]previewd.Event{{
+			Seq: 3, Type: "build.queued", ProjectID: made.Project.ID, BuildID: previewd.NewRowID(), At: time.Now(), Cursor: "1-5",
+			Data: map[string]any{"seq": 1.0}, // of another build
+		}})
+		require.Equal(t, 1, aside())
+		settle()
+		require.Equal(t, 1, aside(), "it still cannot be applied")
+		require.EqualValues(t, 2, f.Counts().Poison.Load())
+		f.deliver([]previewd.Event{{Seq: 4, Type: "version.activated", ProjectID: made.Project.ID, At: time.Now(), Cursor: "1-6"}})
+		settle()
+		require.Zero(t, aside())
+		require.EqualValues(t, 2, f.Counts().Poison.Load())
+	})
+}
+
 // unapplied returns the events that the gateway has not applied yet.
 func (f *fixture) unapplied() []previewd.Event {
 	f.t.Helper()

@@ -167,7 +167,7 @@ func (db *DB) ListPoison(ctx context.Context, limit int) ([]ParkedEvent, error) 
 	return all(ctx, db, scanParked, `SELECT `+parkedColumns+` FROM gateway_parked_events WHERE state = 'poison' ORDER BY project_id, seq LIMIT $1`, limit)
 }
 
-// RetryPoison has a project's events tried again that could not be applied.
+// RetryPoison makes a project's events that could not be applied parked ones.
 func (db *DB) RetryPoison(ctx context.Context, projectID string) error {
 	_, err := db.exec(ctx, `UPDATE gateway_parked_events SET state = 'parked', error = '' WHERE project_id = $1 AND state = 'poison'`, projectID)
 	return err
