@@ -171,3 +171,18 @@ func TestOldIntentNeedsAttention(t *testing.T) {
 		require.NotNil(t, again.Project)
 	})
 }
+
+// Who deletes a project and asks for the same at once gets another one.
+func TestCreateAfterDeleteIsNoDoubleClick(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		first, err := f.CreateProject(t.Context(), as(ann), page())
+		require.NoError(t, err)
+		_, err = f.DeleteProject(t.Context(), as(ann), first.Project.ID)
+		require.NoError(t, err)
+		second, err := f.CreateProject(t.Context(), as(ann), page())
+		require.NoError(t, err)
+		require.NotNil(t, second.Project)
+		_, err = f.FindProject(t.Context(), ann, second.Project.ID)
+		require.NoError(t, err, "what a create answers is there")
+	})
+}
