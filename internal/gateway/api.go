@@ -24,7 +24,7 @@ type APIConfig struct {
 	Streams *httpx.Streams
 	Hooks   *webhook.Service
 
-	References []References // where to look a reference up, one after another
+	References References
 	Version    string
 	Recheck    time.Duration // how often it is looked up whether what a user follows is still the user's; default 1 min
 	Alone      bool          // no other API is on the mux: the description is also where that of a server is looked for
@@ -95,7 +95,7 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, operator, op(get, "/api/admin/intents", "list-intents", "List creations of all users by state"), a.listIntents)
 	httpx.Route(api, operator, op(post, "/api/admin/intents/{intentId}/retry", "retry-intent", "Ask the worker about a creation now"), a.retryIntent)
 	httpx.Route(api, operator, op(get, "/api/admin/attention", "list-attention", "List projects that need an operator, and events that could not be applied"), a.listAttention)
-	httpx.Route(api, operator, op(post, "/api/admin/projects/{projectId}/settled", "settle-attention", "Say that a project needs nobody any more; its events that could not be applied are tried again"), a.settleAttention)
+	httpx.Route(api, operator, op(post, "/api/admin/projects/{projectId}/settled", "settle-attention", "Say that a project needs nobody any more; events of it that could not be applied are tried again unless a later one was applied"), a.settleAttention)
 	httpx.Route(api, operator, op(get, "/api/admin/references/{referenceId}", "find-reference", "Tell what a reference names"), a.findReference)
 	httpx.Route(api, operator, op(get, "/api/admin/denied", "list-denied", "List whose tokens are refused"), a.listDenied)
 	httpx.Route(api, operator, op(post, "/api/admin/denied", "deny", "Refuse a user's or a session's tokens from now on"), a.deny)

@@ -81,15 +81,8 @@ type referenceInput struct {
 }
 
 func (a *API) findReference(ctx context.Context, in *referenceInput) (*output[*previewd.ReferenceInfo], error) {
-	var err error
-	for _, known := range a.References {
-		info, missing := known.FindReference(ctx, in.ReferenceID)
-		if previewd.ErrorCode(missing) != previewd.CodeNotFound {
-			return &output[*previewd.ReferenceInfo]{info}, missing
-		}
-		err = missing
-	}
-	return nil, err
+	info, err := a.References.FindReference(ctx, in.ReferenceID)
+	return &output[*previewd.ReferenceInfo]{info}, err
 }
 
 type deniedList struct {

@@ -75,17 +75,6 @@ func (s *Service) FindProject(ctx context.Context, userID, id string) (*previewd
 	return &p.AppProject, nil
 }
 
-// FindBuild returns a build of the user's, with its place in the queue if the
-// worker says it in time. It returns CodeNotFound.
-func (s *Service) FindBuild(ctx context.Context, userID, id string) (*previewd.AppBuild, error) {
-	b, err := s.Store.FindAppBuild(ctx, userID, id)
-	if err != nil {
-		return nil, err
-	}
-	s.place(ctx, &b.AppBuild)
-	return &b.AppBuild, nil
-}
-
 // place adds to a build that is not over where it stands. Without the worker the
 // rest is told all the same.
 func (s *Service) place(ctx context.Context, b *previewd.AppBuild) {
@@ -237,14 +226,7 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 				return err
 			}
 		}
-		p, err := tx.LockAppProject(ctx, id)
-		if err != nil || p.State == "deleted" {
-			return err
-		}
-		if err := tx.ReleaseName(ctx, p.IntentID); err != nil {
-			return err
-		}
-		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted"), Attention: new("")}); err != nil || !lost {
+		if ended, err := endProject(ctx, tx, id); err != nil || !ended || !lost {
 			return err
 		}
 		list, err := tx.ListOpenAppBuilds(ctx, id)
@@ -255,6 +237,24 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 		}
 		return err
 	})
+}
+
+// endProject stores that a project is deleted, and lets go of its name and of the
+// window of its intent. It returns false for one that was deleted before.
+func endProject(ctx context.Context, tx *store.DB, id string) (ended bool, err error) {
+	// The project before its name, as everybody does who takes both.
+	p, err := tx.LockAppProject(ctx, id)
+	if err != nil || p.State == "deleted" {
+		return false, err
+	}
+	if err := tx.ReleaseName(ctx, p.IntentID); err != nil {
+		return false, err
+	}
+	if err := tx.CloseIntentWindow(ctx, p.IntentID); err != nil {
+		return false, err
+	}
+	err = tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted"), Attention: new("")})
+	return err == nil, err
 }
 
 // deleteTheirs has the worker delete a project. lost says that it knew none.
