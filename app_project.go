@@ -19,6 +19,13 @@ type AppProject struct {
 	UpdatedAt      time.Time     `json:"updatedAt"`
 }
 
+// AppProjectPage is one page of a user's projects and the cursor of the next, ""
+// at the end.
+type AppProjectPage struct {
+	Projects []AppProject `json:"projects" nullable:"false"`
+	Next     string       `json:"nextCursor,omitempty"`
+}
+
 // AppBuild is a build as the gateway shows it to its owner.
 type AppBuild struct {
 	ID           string        `json:"id"`

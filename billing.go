@@ -43,6 +43,14 @@ type BillingEntry struct {
 	At           time.Time `json:"at"`
 }
 
+// BillingPage is one page of a user's sessions and the cursor of the next, "" at
+// the end.
+type BillingPage struct {
+	Sessions      []BillingSession `json:"sessions" nullable:"false"`
+	BalanceMicros int64            `json:"balanceMicros" doc:"What all settled sessions of the user add up to."`
+	Next          string           `json:"nextCursor,omitempty"`
+}
+
 // What is metered.
 const (
 	MeterBuildTime   = "build_time"   // of the attempt that ended the build, in ms

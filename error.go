@@ -2,6 +2,8 @@ package previewd
 
 import (
 	"errors"
+	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -87,4 +89,16 @@ func ErrorCode(err error) Code {
 // NotFound says that a thing of this kind and id does not exist.
 func NotFound(kind, id string) *Error {
 	return &Error{Code: CodeNotFound, Message: "There is no such " + kind + ".", Details: kind + " " + id}
+}
+
+// ParseRetryAfter reads the header Retry-After (RFC 9110 §10.2.3): seconds or a
+// date. 0 is none.
+func ParseRetryAfter(text string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Duration(min(max(seconds, 0), 1<<30)) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(at.Sub(now), 0)
+	}
+	return 0
 }

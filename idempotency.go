@@ -1,6 +1,9 @@
 package previewd
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"time"
 
 	"github.com/previewd/previewd/internal/fault"
@@ -36,6 +39,26 @@ func DecideKey(stored *StoredKey, operation, fingerprint string) KeyDecision {
 		return KeyResource
 	}
 	return KeyReplay
+}
+
+// ReusedKey refuses a request whose key has answered another.
+func ReusedKey() *Error {
+	return &Error{
+		Code: CodeKeyReused, Message: "This Idempotency-Key has answered another request: use a new key for a new request.",
+	}
+}
+
+// Fingerprint tells requests apart by the parts that make each what it is; each
+// part is taken with its length before it.
+func Fingerprint(parts ...string) string {
+	h := sha256.New()
+	for _, part := range append([]string{"v1"}, parts...) {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		h.Write(length[:])
+		h.Write([]byte(part))
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Replayed says that an answer was given before, and why it is given again.

@@ -29,6 +29,14 @@ type Project struct {
 	CreatePrincipal string `json:"-"` // who sent the create
 }
 
+// HideKey keeps the key of the project's create from any principal but the one
+// that has sent it.
+func (p *Project) HideKey(principal string) {
+	if p.CreatePrincipal != principal {
+		p.CreateKey = ""
+	}
+}
+
 // ProjectFilter chooses projects, newest first.
 type ProjectFilter struct {
 	UserID    string // "" means everybody's

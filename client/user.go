@@ -81,16 +81,9 @@ func (u *User) Project(ctx context.Context, id string) (*previewd.AppProject, er
 	return &p, u.get(ctx, "/api/projects/"+url.PathEscape(id), nil, &p)
 }
 
-// AppProjectPage is one page of a user's projects and the cursor of the next, ""
-// at the end.
-type AppProjectPage struct {
-	Projects []previewd.AppProject `json:"projects"`
-	Next     string                `json:"nextCursor"`
-}
-
 // Projects returns a page of the user's projects, newest first.
-func (u *User) Projects(ctx context.Context, p previewd.Page) (*AppProjectPage, error) {
-	var page AppProjectPage
+func (u *User) Projects(ctx context.Context, p previewd.Page) (*previewd.AppProjectPage, error) {
+	var page previewd.AppProjectPage
 	return &page, u.get(ctx, "/api/projects", pageQuery(p), &page)
 }
 
@@ -122,16 +115,9 @@ func (u *User) CancelBuild(ctx context.Context, id string) (*previewd.AppBuild, 
 	return &b, u.post(ctx, "/api/builds/"+url.PathEscape(id)+"/cancel", &b)
 }
 
-// BillingPage is one page of billing sessions.
-type BillingPage struct {
-	Sessions      []previewd.BillingSession `json:"sessions"`
-	BalanceMicros int64                     `json:"balanceMicros"`
-	Next          string                    `json:"nextCursor"`
-}
-
 // Billing returns a page of what the user's builds have cost, newest first.
-func (u *User) Billing(ctx context.Context, p previewd.Page) (*BillingPage, error) {
-	var page BillingPage
+func (u *User) Billing(ctx context.Context, p previewd.Page) (*previewd.BillingPage, error) {
+	var page previewd.BillingPage
 	return &page, u.get(ctx, "/api/billing/sessions", pageQuery(p), &page)
 }
 

@@ -108,12 +108,8 @@ func pageQuery(p previewd.Page) url.Values {
 // FindBuild returns a build, at once or when its status has changed or wait
 // has passed. The server waits at most a minute.
 func (c *Client) FindBuild(ctx context.Context, id string, wait time.Duration) (*previewd.Build, error) {
-	query := url.Values{}
-	if wait > 0 {
-		query.Set("wait", wait.String())
-	}
 	var build previewd.Build
-	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(id), query: query, out: &build})
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(id), query: waitQuery(wait), out: &build})
 	return &build, err
 }
 

@@ -27,22 +27,20 @@ type Doctor struct {
 	databases
 }
 
-// databases are what an operator works on: the worker's and the gateway's, which
-// are often one.
+// databases are the worker's and the gateway's, which are often one.
 type databases struct{ own, users *store.DB }
 
-// openDatabases opens what the configuration names. It makes and migrates nothing.
-func openDatabases(ctx context.Context, cfg config.Config, program string) (d databases, err error) {
-	keep := storeConfig(cfg, program)
-	keep.KeepSchema = true
-	if d.own, err = store.Open(ctx, keep); err != nil {
+// openDatabases opens what the configuration names; each says how.
+func openDatabases(ctx context.Context, cfg config.Config, each store.Config) (d databases, err error) {
+	own, users := each, each
+	own.Path, own.URL, users.URL = cfg.DatabasePath(), cfg.DatabaseURL, cfg.GatewayDatabaseURL
+	if d.own, err = store.Open(ctx, own); err != nil {
 		return d, err
 	}
-	if d.users = d.own; cfg.GatewayDatabaseURL == "" || cfg.GatewayDatabaseURL == cfg.DatabaseURL {
+	if d.users = d.own; users.URL == "" || users.URL == own.URL {
 		return d, nil
 	}
-	keep = store.Config{URL: cfg.GatewayDatabaseURL, Application: program, KeepSchema: true}
-	if d.users, err = store.Open(ctx, keep); err != nil {
+	if d.users, err = store.Open(ctx, users); err != nil {
 		return d, errors.Join(err, d.own.Close())
 	}
 	return d, nil
@@ -66,7 +64,7 @@ func (d databases) each() []*store.DB {
 
 // OpenDoctor opens what the configuration names. It makes and migrates nothing.
 func OpenDoctor(ctx context.Context, cfg config.Config) (*Doctor, error) {
-	dbs, err := openDatabases(ctx, cfg, "previewd doctor")
+	dbs, err := openDatabases(ctx, cfg, store.Config{Application: "previewd doctor", KeepSchema: true})
 	if err != nil {
 		return nil, err
 	}

@@ -85,3 +85,15 @@ func TestDoctorOfTwoDatabases(t *testing.T) {
 		require.Empty(t, look())
 	})
 }
+
+// A server of two databases tells what both know of a reference.
+func TestReferenceOfTwoDatabases(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t).Database(t)
+	f := startFront(t, testkit.Engines()[0], false, func(c *config.Config) { c.GatewayDatabaseURL = url })
+	made := f.make(f.token(ann))
+	var info previewd.ReferenceInfo
+	f.get(f.token(eve), "/api/admin/references/"+made.Build.ReferenceID, &info)
+	require.NotNil(t, info.Build, "as the worker knows it")
+	require.NotNil(t, info.AppBuild, "as its owner sees it")
+}

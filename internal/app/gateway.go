@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/event"
@@ -20,28 +22,23 @@ import (
 
 // openStores opens the worker's database and the gateway's, which are one unless
 // the configuration names two.
-func (a *App) openStores(ctx context.Context) (err error) {
-	own := store.Config{Path: a.Config.DatabasePath(), URL: a.Config.DatabaseURL}
-	users := own
-	two := a.Config.GatewayDatabaseURL != "" && a.Config.GatewayDatabaseURL != a.Config.DatabaseURL
-	if two {
-		users = store.Config{URL: a.Config.GatewayDatabaseURL, Application: "previewd gateway"}
+func (a *App) openStores(ctx context.Context) error {
+	cfg := a.Config
+	switch {
+	case !cfg.Is(config.RoleGateway):
+		cfg.GatewayDatabaseURL = ""
+	case !cfg.OwnsWorker() && cfg.GatewayDatabaseURL != "":
+		cfg.DatabaseURL = cfg.GatewayDatabaseURL
 	}
-	if !a.Config.OwnsWorker() {
-		own = users
-	}
-	if a.Store, err = store.Open(ctx, own); err != nil {
+	dbs, err := openDatabases(ctx, cfg, store.Config{})
+	if err != nil {
 		return err
 	}
-	switch {
-	case !a.Config.Is(config.RoleGateway):
-		return nil
-	case !two || !a.Config.OwnsWorker():
-		a.Users = a.Store
-		return nil
+	a.Store = dbs.own
+	if cfg.Is(config.RoleGateway) {
+		a.Users = dbs.users
 	}
-	a.Users, err = store.Open(ctx, users)
-	return err
+	return nil
 }
 
 // ping tells whether the databases answer.
@@ -78,7 +75,7 @@ func (b *builder) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookNetworks(), AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
+	egress := webhook.NewEgress(webhook.EgressConfig{Allow: cfg.WebhookAllow, AllowPorts: cfg.WebhookPorts, AllowHTTP: len(cfg.WebhookAllow) > 0})
 	wake, cancel := hub.Subscribe(gateway.HookTopic)
 	b.run(func(ctx context.Context) error {
 		defer cancel()
@@ -87,25 +84,13 @@ func (b *builder) gateway(ctx context.Context) error {
 	gateway.Register(b.mux, gateway.APIConfig{
 		Service: b.Gateway, Verify: verify, Denials: denials, Streams: b.userStreams(hub), Version: b.opts.Version, Alone: !cfg.Is(config.RoleWorker),
 		Hooks:      webhook.NewService(webhook.ServiceConfig{Store: b.Users, Egress: egress, Audit: gateway.AuditHook}),
-		References: b.references(),
+		References: databases{b.Store, b.Users},
 	})
 	recover := b.recover
 	b.recover = func(ctx context.Context) error { return errors.Join(recover(ctx), b.Gateway.Recover(ctx)) }
-	b.metrics.watchGateway(ctx, b.Gateway)
-	if b.Users != b.Store || !cfg.Is(config.RoleWorker) {
-		b.run(b.pruneProblems)
-	}
+	b.metrics.watchGateway(b.Gateway)
 	b.run(b.Gateway.RunReconciler, b.Gateway.RunFollower, b.Gateway.RunParked, b.Gateway.RunComparer, b.Gateway.RunBiller, b.Gateway.RunSweeper)
 	return nil
-}
-
-// references are where a reference may be known: the gateway's database, and the
-// worker's if this process has it.
-func (b *builder) references() []gateway.References {
-	if b.Users == b.Store {
-		return []gateway.References{b.Users}
-	}
-	return []gateway.References{b.Users, b.Store}
 }
 
 // userStreams returns what follows the gateway's events: with a database of its
@@ -149,7 +134,7 @@ func (b *builder) findWorker() (previewd.Worker, error) {
 }
 
 // localUser is who the data folder's token speaks for.
-var localUser = identity.User{ID: "00000000-0000-4000-8000-000000000001", Operator: true}
+var localUser = previewd.User{ID: "00000000-0000-4000-8000-000000000001", Operator: true}
 
 // verifier returns what knows users by their tokens.
 func (b *builder) verifier(denials *gateway.Denials) (httpx.VerifyUser, error) {
@@ -171,43 +156,52 @@ func (b *builder) verifier(denials *gateway.Denials) (httpx.VerifyUser, error) {
 		return nil, fmt.Errorf("cannot know users: %w", err)
 	}
 	b.metrics.watchVerifier(v)
-	return func(ctx context.Context, token string) (*previewd.User, error) {
-		u, err := v.Verify(ctx, token)
-		if err != nil {
-			return nil, err
-		}
-		return &previewd.User{ID: u.ID, SessionID: u.SessionID, Operator: u.Operator, Expires: u.Expires}, nil
-	}, nil
+	return v.Verify, nil
 }
 
 // watchGateway shows what the gateway counts.
-func (m *metrics) watchGateway(ctx context.Context, s *gateway.Service) {
+func (m *metrics) watchGateway(s *gateway.Service) {
 	c := s.Counts()
-	ask := func(count func(context.Context) (int, int, error), second bool) func() float64 {
-		return func() float64 {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			one, two, err := count(ctx)
-			switch {
-			case err != nil:
-				return -1
-			case second:
-				return float64(two)
-			}
-			return float64(one)
-		}
-	}
-	m.registry.MustRegister(
+	m.registry.MustRegister(openCollector{s.Store},
 		counter("previewd_unknown_worker_status_total", "Statuses of the worker's that nobody knows.", c.UnknownStatus.Load),
 		counter("previewd_gateway_bad_answers_total", "Answers of the worker that were not believed.", c.BadAnswers.Load),
 		counter("previewd_gateway_corrections_total", "Builds that were corrected without an event: each is a bug.", c.Corrections.Load),
 		counter("previewd_gateway_poison_events_total", "Events that were moved aside.", c.Poison.Load),
 		counter("previewd_gateway_adopted_total", "Projects of the worker's that were adopted.", c.Adopted.Load),
-		counter("previewd_gateway_replays_total", "Requests of users that were answered before.", c.Replays.Load),
-		gauge("previewd_gateway_events_parked", "Events that wait for their project; -1 when that cannot be told.", ask(s.Store.CountParked, false)),
-		gauge("previewd_gateway_events_aside", "Events that could not be applied; -1 when that cannot be told.", ask(s.Store.CountParked, true)),
-		gauge("previewd_gateway_projects_attention", "Projects that need an operator; -1 when that cannot be told.", ask(s.Store.CountAttention, false)),
-		gauge("previewd_gateway_intents_attention", "Creations that need an operator; -1 when that cannot be told.", ask(s.Store.CountAttention, true)))
+		counter("previewd_gateway_replays_total", "Requests of users that were answered before.", c.Replays.Load))
+}
+
+// openCollector asks the gateway's database at each scrape for what is not done.
+type openCollector struct{ db *store.DB }
+
+var (
+	eventsParked      = prometheus.NewDesc("previewd_gateway_events_parked", "Events that wait for their project; -1 when that cannot be told.", nil, nil)
+	eventsAside       = prometheus.NewDesc("previewd_gateway_events_aside", "Events that could not be applied; -1 when that cannot be told.", nil, nil)
+	projectsAttention = prometheus.NewDesc("previewd_gateway_projects_attention", "Projects that need an operator; -1 when that cannot be told.", nil, nil)
+	intentsAttention  = prometheus.NewDesc("previewd_gateway_intents_attention", "Creations that need an operator; -1 when that cannot be told.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (openCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{eventsParked, eventsAside, projectsAttention, intentsAttention} {
+		descs <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (o openCollector) Collect(found chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	show := func(one, two *prometheus.Desc, count func(context.Context) (int, int, error)) {
+		n, m, err := count(ctx)
+		if err != nil {
+			n, m = -1, -1
+		}
+		found <- prometheus.MustNewConstMetric(one, prometheus.GaugeValue, float64(n))
+		found <- prometheus.MustNewConstMetric(two, prometheus.GaugeValue, float64(m))
+	}
+	show(eventsParked, eventsAside, o.db.CountParked)
+	show(projectsAttention, intentsAttention, o.db.CountAttention)
 }
 
 // watchClient shows what the worker's client counts.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -84,7 +85,7 @@ func startFront(t *testing.T, e testkit.Engine, far bool, change ...func(*config
 		cfg.WorkerURL, cfg.WorkerToken = f.worker.Config.BaseURL, f.worker.Token
 	}
 	cfg.JWTProvider, cfg.JWKSURL, cfg.JWTIssuer, cfg.OperatorRole = "supabase", f.issuer.JWKSURL, f.issuer.URL, "app_metadata.role=operator"
-	cfg.WebhookAllow, cfg.WebhookPorts = []string{"127.0.0.0/8"}, []uint16{uint16(port)}
+	cfg.WebhookAllow, cfg.WebhookPorts = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []uint16{uint16(port)}
 	f.server = startWith(t, cfg)
 	if f.worker == nil {
 		f.worker = f.server

@@ -48,10 +48,6 @@ func counter(name, help string, value func() int64) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-func gauge(name, help string, value func() float64) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
-}
-
 // watchWorker shows what the worker counts.
 func (m *metrics) watchWorker(w *worker.Service) {
 	counts := w.Counts()

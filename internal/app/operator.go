@@ -9,6 +9,7 @@ import (
 	"github.com/previewd/previewd/internal/artifact"
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/event"
+	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/worker"
 )
 
@@ -25,7 +26,7 @@ type NewToken = worker.NewToken
 // OpenOperator opens the databases that the configuration names. It makes and
 // migrates nothing.
 func OpenOperator(ctx context.Context, cfg config.Config) (*Operator, error) {
-	dbs, err := openDatabases(ctx, cfg, "previewd operator")
+	dbs, err := openDatabases(ctx, cfg, store.Config{Application: "previewd operator", KeepSchema: true})
 	if err != nil {
 		return nil, err
 	}
@@ -41,9 +42,9 @@ func OpenOperator(ctx context.Context, cfg config.Config) (*Operator, error) {
 
 // FindReference returns what is known of a reference id, in either database. It
 // returns CodeNotFound.
-func (o *Operator) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {
+func (d databases) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {
 	var info *previewd.ReferenceInfo
-	for _, db := range o.each() {
+	for _, db := range d.each() {
 		found, err := db.FindReference(ctx, ref)
 		switch {
 		case previewd.ErrorCode(err) == previewd.CodeNotFound:

@@ -1,14 +1,11 @@
 package app
 
 import (
-	"context"
 	"log/slog"
-	"time"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/store"
-	"github.com/previewd/previewd/internal/telemetry"
 )
 
 // problems keeps the problems that are answered, those of each role in its
@@ -35,21 +32,6 @@ func (p problems) each() []*httpx.References {
 		return []*httpx.References{p[previewd.RoleWorker]}
 	}
 	return []*httpx.References{p[previewd.RoleWorker], p[previewd.RoleGateway]}
-}
-
-// pruneProblems drops old problems of a database that the worker's sweeper does
-// not see to, until ctx ends.
-func (b *builder) pruneProblems(ctx context.Context) error {
-	for {
-		if err := b.Users.PruneOldReferences(ctx); err != nil && ctx.Err() == nil {
-			b.log.ErrorContext(ctx, "dropping old problems failed", telemetry.Error, err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Hour):
-		}
-	}
 }
 
 // countProblems shows how the recorders do.

@@ -102,18 +102,18 @@ func TestEveryProblemIsFoundByItsReference(t *testing.T) {
 		for ref, r := range answered {
 			var found *previewd.ReferenceInfo
 			testkit.Eventually(t, r.name+" is stored", func() (ok bool) {
-				found, err = s.Worker.FindReference(t.Context(), ref)
+				found, err = s.Store.FindReference(t.Context(), ref)
 				return err == nil
 			})
 			s.checkReference(r, found)
 		}
-		found, err := s.Worker.FindReference(t.Context(), p.ReferenceID)
+		found, err := s.Store.FindReference(t.Context(), p.ReferenceID)
 		require.NoError(t, err)
 		require.Equal(t, p.BuildID, found.Build.ID)
 		require.Equal(t, "ann", found.UserID)
 		require.Nil(t, found.Problem)
 		require.NoError(t, s.Worker.DeleteProject(t.Context(), previewd.DeleteProjectRequest{ProjectID: p.ProjectID}))
-		found, err = s.Worker.FindReference(t.Context(), p.ReferenceID)
+		found, err = s.Store.FindReference(t.Context(), p.ReferenceID)
 		require.NoError(t, err)
 		require.True(t, found.ProjectDeleted)
 		require.Equal(t, previewd.CancelDeleted, found.Build.CancelReason)

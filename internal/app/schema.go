@@ -9,13 +9,13 @@ import (
 	"github.com/previewd/previewd/internal/store"
 )
 
-func storeConfig(cfg config.Config, program string) store.Config {
-	return store.Config{Path: cfg.DatabasePath(), URL: cfg.DatabaseURL, Application: program}
+func migrating(cfg config.Config) store.Config {
+	return store.Config{Path: cfg.DatabasePath(), URL: cfg.DatabaseURL, Application: "previewd migrate"}
 }
 
 // FindSchema returns where the database stands. It changes nothing.
 func FindSchema(ctx context.Context, cfg config.Config) (store.Schema, error) {
-	return store.SchemaOf(ctx, storeConfig(cfg, "previewd migrate"))
+	return store.SchemaOf(ctx, migrating(cfg))
 }
 
 // Migrate brings the database's schema up to date, and makes the database if it
@@ -26,5 +26,5 @@ func Migrate(ctx context.Context, cfg config.Config) (store.Schema, error) {
 			return store.Schema{}, fmt.Errorf("cannot create the data folder: %w", err)
 		}
 	}
-	return store.Migrate(ctx, storeConfig(cfg, "previewd migrate"))
+	return store.Migrate(ctx, migrating(cfg))
 }

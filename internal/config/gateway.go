@@ -47,12 +47,12 @@ type Gateway struct {
 	BuildsAtOnce     int   `help:"Builds of one user that may be under way; 0 is no bound." env:"PREVIEWD_BUILDS_AT_ONCE" placeholder:"N"`
 	SpendCap         int64 `help:"What one user may spend in a month (UTC), in millionths of your currency; 0 is no bound." env:"PREVIEWD_SPEND_CAP" placeholder:"MICROS"`
 
-	BillingURL     string        `help:"Where to POST each closed billing session to, signed as a Standard Webhook." env:"PREVIEWD_BILLING_URL" placeholder:"URL"`
-	BillingSecret  string        `help:"Secret that it is signed with: whsec_ and base64." env:"PREVIEWD_BILLING_SECRET" placeholder:"SECRET"`
-	WebhookAllow   []string      `help:"Internal networks that webhooks may go to, such as 10.1.0.0/16. Default: public addresses only." env:"PREVIEWD_WEBHOOK_ALLOW" placeholder:"CIDR,…"`
-	WebhookPorts   []uint16      `help:"Ports that webhooks may go to besides 443 and 80." env:"PREVIEWD_WEBHOOK_PORTS" placeholder:"PORT,…"`
-	IntentClaim    time.Duration `help:"How long a process has a creation to itself without being heard of; then another takes it up." default:"10s" env:"PREVIEWD_INTENT_CLAIM"`
-	IntentDeadline time.Duration `help:"After which a creation that the worker has not answered needs an operator." default:"72h" env:"PREVIEWD_INTENT_DEADLINE"`
+	BillingURL     string         `help:"Where to POST each closed billing session to, signed as a Standard Webhook." env:"PREVIEWD_BILLING_URL" placeholder:"URL"`
+	BillingSecret  string         `help:"Secret that it is signed with: whsec_ and base64." env:"PREVIEWD_BILLING_SECRET" placeholder:"SECRET"`
+	WebhookAllow   []netip.Prefix `help:"Internal networks that webhooks may go to, such as 10.1.0.0/16. Default: public addresses only." env:"PREVIEWD_WEBHOOK_ALLOW" placeholder:"CIDR,…"`
+	WebhookPorts   []uint16       `help:"Ports that webhooks may go to besides 443 and 80." env:"PREVIEWD_WEBHOOK_PORTS" placeholder:"PORT,…"`
+	IntentClaim    time.Duration  `help:"How long a process has a creation to itself without being heard of; then another takes it up." default:"10s" env:"PREVIEWD_INTENT_CLAIM"`
+	IntentDeadline time.Duration  `help:"After which a creation that the worker has not answered needs an operator." default:"72h" env:"PREVIEWD_INTENT_DEADLINE"`
 }
 
 // minClaim leaves a process time to renew its claims.
@@ -127,11 +127,6 @@ func (c *Config) checkGateway() error {
 			fail("--allow-origin %q is not an origin such as https://app.example.com", origin)
 		}
 	}
-	for _, network := range c.WebhookAllow {
-		if _, err := netip.ParsePrefix(network); err != nil {
-			fail("--webhook-allow %q is not a network such as 10.1.0.0/16", network)
-		}
-	}
 	if (c.BillingURL == "") != (c.BillingSecret == "") {
 		fail("--billing-url and PREVIEWD_BILLING_SECRET belong together")
 	}
@@ -146,16 +141,6 @@ func (g *Gateway) Quotas() previewd.Quotas {
 // Prices are what things cost.
 func (g *Gateway) Prices() previewd.Prices {
 	return previewd.Prices{BuildSecond: g.PriceBuildSecond, StoredGiB: g.PriceStoredGiB}
-}
-
-// WebhookNetworks returns the internal networks that webhooks may go to.
-func (g *Gateway) WebhookNetworks() (list []netip.Prefix) {
-	for _, network := range g.WebhookAllow {
-		if prefix, err := netip.ParsePrefix(network); err == nil {
-			list = append(list, prefix)
-		}
-	}
-	return list
 }
 
 // LocalUser reports whether the data folder's own user token is to be used.

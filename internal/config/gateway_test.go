@@ -73,7 +73,6 @@ func TestWrongGatewaySettingsSayWhatToDo(t *testing.T) {
 		"prices and bounds must be 0":     func(c *config.Config) { c.SpendCap = -1 },
 		"is not CLAIM=VALUE":              func(c *config.Config) { c.OperatorRole = "role" },
 		"--operator-role \"role=\" is no": func(c *config.Config) { c.OperatorRole = "role=" },
-		"is not a network":                func(c *config.Config) { c.WebhookAllow = []string{"10.0.0.1"} },
 		"belong together":                 func(c *config.Config) { c.BillingURL = "https://biller" },
 		"and PREVIEWD_BILLING_SECRET":     func(c *config.Config) { c.BillingSecret = "whsec_x" },
 	} {
@@ -89,6 +88,6 @@ func TestWrongGatewaySettingsSayWhatToDo(t *testing.T) {
 		c.Addr, c.Roles, c.SpendCap = "127.0.0.1:80", roles{config.RoleRunner}, -1
 	}).Validate(), "of no concern to what is no gateway")
 	require.NoError(t, base(func(c *config.Config) {
-		c.OperatorRole, c.WebhookAllow, c.BillingURL, c.BillingSecret = "a.b=c", []string{"10.0.0.0/8"}, "https://biller", "whsec_x"
+		c.OperatorRole, c.BillingURL, c.BillingSecret = "a.b=c", "https://biller", "whsec_x"
 	}).Validate())
 }

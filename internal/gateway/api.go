@@ -24,7 +24,7 @@ type APIConfig struct {
 	Streams *httpx.Streams
 	Hooks   *webhook.Service
 
-	References []References // where to look a reference up, one after another
+	References References
 	Version    string
 	Recheck    time.Duration // how often it is looked up whether what a user follows is still the user's; default 1 min
 	Alone      bool          // no other API is on the mux: the description is also where that of a server is looked for
@@ -95,7 +95,7 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, operator, op(get, "/api/admin/intents", "list-intents", "List creations of all users by state"), a.listIntents)
 	httpx.Route(api, operator, op(post, "/api/admin/intents/{intentId}/retry", "retry-intent", "Ask the worker about a creation now"), a.retryIntent)
 	httpx.Route(api, operator, op(get, "/api/admin/attention", "list-attention", "List projects that need an operator, and events that could not be applied"), a.listAttention)
-	httpx.Route(api, operator, op(post, "/api/admin/projects/{projectId}/settled", "settle-attention", "Say that a project needs nobody any more; its events that could not be applied are tried again"), a.settleAttention)
+	httpx.Route(api, operator, op(post, "/api/admin/projects/{projectId}/settled", "settle-attention", "Say that a project needs nobody any more; events of it that could not be applied are tried again unless a later one was applied"), a.settleAttention)
 	httpx.Route(api, operator, op(get, "/api/admin/references/{referenceId}", "find-reference", "Tell what a reference names"), a.findReference)
 	httpx.Route(api, operator, op(get, "/api/admin/denied", "list-denied", "List whose tokens are refused"), a.listDenied)
 	httpx.Route(api, operator, op(post, "/api/admin/denied", "deny", "Refuse a user's or a session's tokens from now on"), a.deny)
@@ -110,16 +110,8 @@ func op(method, path, id, summary string) huma.Operation {
 	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}}
 }
 
-// maxCreateBody holds the largest tree as base64 in JSON, and createBodyTime is
-// what a slow line may take to send it.
-const (
-	maxCreateBody  = 96 << 20
-	createBodyTime = 2 * time.Minute
-)
-
 func (a *API) created(path, id, summary string) huma.Operation {
-	o := op(http.MethodPost, path, id, summary)
-	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
+	o := httpx.Creates(op(http.MethodPost, path, id, summary))
 	schema := a.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[previewd.AppCreation](), true, "")
 	o.Responses = map[string]*huma.Response{"202": {
 		Description: "Stored, and not made yet: `intent` says where to follow it.", Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/httpx"
 	"github.com/previewd/previewd/internal/store"
 )
 
@@ -23,12 +24,12 @@ type IntentPage struct {
 }
 
 type listIntentsInput struct {
-	PageInput
+	httpx.PageInput
 	State previewd.IntentState `query:"state" enum:"pending,confirmed,rejected,canceled,attention" default:"attention"`
 }
 
 func (a *API) listIntents(ctx context.Context, in *listIntentsInput) (*output[*IntentPage], error) {
-	limit, below, err := pageOf(in.page())
+	limit, below, err := pageOf(in.Page())
 	if err != nil {
 		return nil, err
 	}
@@ -80,15 +81,8 @@ type referenceInput struct {
 }
 
 func (a *API) findReference(ctx context.Context, in *referenceInput) (*output[*previewd.ReferenceInfo], error) {
-	var err error
-	for _, known := range a.References {
-		info, missing := known.FindReference(ctx, in.ReferenceID)
-		if previewd.ErrorCode(missing) != previewd.CodeNotFound {
-			return &output[*previewd.ReferenceInfo]{info}, missing
-		}
-		err = missing
-	}
-	return nil, err
+	info, err := a.References.FindReference(ctx, in.ReferenceID)
+	return &output[*previewd.ReferenceInfo]{info}, err
 }
 
 type deniedList struct {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/httpx"
-	"github.com/previewd/previewd/internal/store"
 )
 
 type createBuildInput struct {
@@ -43,12 +42,12 @@ func (a *API) createBuild(ctx context.Context, in *createBuildInput) (*creationO
 }
 
 type listBuildsInput struct {
-	PageInput
+	httpx.PageInput
 	ProjectID string `path:"projectId"`
 }
 
 func (a *API) listBuilds(ctx context.Context, in *listBuildsInput) (*output[*AppBuildPage], error) {
-	page, err := a.Service.ListBuilds(ctx, httpx.UserOf(ctx).ID, in.ProjectID, in.page())
+	page, err := a.Service.ListBuilds(ctx, httpx.UserOf(ctx).ID, in.ProjectID, in.Page())
 	return &output[*AppBuildPage]{page}, err
 }
 
@@ -67,20 +66,21 @@ func (a *API) getBuild(ctx context.Context, in *getBuildInput) (*output[*preview
 }
 
 // WaitBuild returns a build of the user's once its status differs from what it
-// was at the call, or it is over, or wait has passed. It returns CodeNotFound.
+// was at the call, or it is over, or wait has passed, with its place in the queue
+// if the worker says it in time. It returns CodeNotFound.
 func (s *Service) WaitBuild(ctx context.Context, userID, id string, wait time.Duration) (*previewd.AppBuild, error) {
-	var b *store.AppBuild
 	b, err := s.Store.FindAppBuild(ctx, userID, id)
 	if err != nil {
 		return nil, err
 	}
-	was := b.Status
-	err = s.Changes.Wait(ctx, ProjectTopic(b.ProjectID), wait, func() (done bool, err error) {
-		b, err = s.Store.FindAppBuild(ctx, userID, id)
-		return err == nil && (b.Status != was || b.FinishedAt != nil), err
-	})
-	if err != nil {
-		return nil, err
+	if was := b.Status; wait > 0 && b.FinishedAt == nil {
+		err = s.Changes.Wait(ctx, ProjectTopic(b.ProjectID), wait, func() (done bool, err error) {
+			b, err = s.Store.FindAppBuild(ctx, userID, id)
+			return err == nil && b.Status != was, err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	s.place(ctx, &b.AppBuild)
 	return &b.AppBuild, nil

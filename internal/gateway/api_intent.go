@@ -47,7 +47,7 @@ func (a *API) cancelIntent(ctx context.Context, in *cancelIntentInput) (*output[
 	return &output[*previewd.Intent]{intent}, err
 }
 
-func (a *API) listBilling(ctx context.Context, in *PageInput) (*output[*BillingPage], error) {
-	page, err := a.Service.ListBilling(ctx, httpx.UserOf(ctx).ID, in.page())
-	return &output[*BillingPage]{page}, err
+func (a *API) listBilling(ctx context.Context, in *httpx.PageInput) (*output[*previewd.BillingPage], error) {
+	page, err := a.Service.ListBilling(ctx, httpx.UserOf(ctx).ID, in.Page())
+	return &output[*previewd.BillingPage]{page}, err
 }

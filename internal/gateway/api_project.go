@@ -60,20 +60,11 @@ func (a *API) createProject(ctx context.Context, in *createProjectInput) (*creat
 	return out, nil
 }
 
-// PageInput asks for a page. It is exported because huma reads only exported
-// embedded fields.
-type PageInput struct {
-	Cursor string `query:"cursor" doc:"nextCursor of the page before."`
-	Limit  int    `query:"limit" minimum:"0" maximum:"200" doc:"Most items of a page; default 50."`
-}
-
-func (p PageInput) page() previewd.Page { return previewd.Page{Cursor: p.Cursor, Limit: p.Limit} }
-
 type output[T any] struct{ Body T }
 
-func (a *API) listProjects(ctx context.Context, in *PageInput) (*output[*AppProjectPage], error) {
-	page, err := a.Service.ListProjects(ctx, httpx.UserOf(ctx).ID, in.page())
-	return &output[*AppProjectPage]{page}, err
+func (a *API) listProjects(ctx context.Context, in *httpx.PageInput) (*output[*previewd.AppProjectPage], error) {
+	page, err := a.Service.ListProjects(ctx, httpx.UserOf(ctx).ID, in.Page())
+	return &output[*previewd.AppProjectPage]{page}, err
 }
 
 type projectInput struct {
@@ -111,12 +102,12 @@ func (a *API) deleteProject(ctx context.Context, in *projectInput) (*deleteOutpu
 }
 
 type listVersionsInput struct {
-	PageInput
+	httpx.PageInput
 	ProjectID string `path:"projectId"`
 }
 
 func (a *API) listVersions(ctx context.Context, in *listVersionsInput) (*output[*previewd.VersionPage], error) {
-	page, err := a.Service.ListVersions(ctx, httpx.UserOf(ctx).ID, in.ProjectID, in.page())
+	page, err := a.Service.ListVersions(ctx, httpx.UserOf(ctx).ID, in.ProjectID, in.Page())
 	return &output[*previewd.VersionPage]{page}, err
 }
 

@@ -53,8 +53,10 @@ func (a *API) settleAttention(ctx context.Context, in *projectInput) (*deleteOut
 	return &deleteOutput{http.StatusNoContent}, a.Service.Settle(ctx, requestOf(ctx, ""), in.ProjectID)
 }
 
-// Settle takes a project off the list of those that need an operator, and has its
-// events that could not be applied tried again. It returns CodeNotFound.
+// Settle takes a project off the list of those that need an operator, with its
+// events that could not be applied. Those after which none was applied are tried
+// again, the others forgotten: no event is applied after a later one. It returns
+// CodeNotFound.
 func (s *Service) Settle(ctx context.Context, req Request, projectID string) error {
 	err := s.Store.Tx(ctx, "attention.settle", func(tx *store.DB) error {
 		if _, err := tx.LockAppProject(ctx, projectID); err != nil {

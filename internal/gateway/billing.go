@@ -9,16 +9,9 @@ import (
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
-// BillingPage is one page of billing sessions.
-type BillingPage struct {
-	Sessions      []previewd.BillingSession `json:"sessions" nullable:"false"`
-	BalanceMicros int64                     `json:"balanceMicros" doc:"What all settled sessions of the user add up to."`
-	Next          string                    `json:"nextCursor,omitempty"`
-}
-
 // ListBilling returns a page of the user's sessions, newest first, each with
 // what was used.
-func (s *Service) ListBilling(ctx context.Context, userID string, p previewd.Page) (*BillingPage, error) {
+func (s *Service) ListBilling(ctx context.Context, userID string, p previewd.Page) (*previewd.BillingPage, error) {
 	limit, below, err := pageOf(p)
 	if err != nil {
 		return nil, err
@@ -27,7 +20,7 @@ func (s *Service) ListBilling(ctx context.Context, userID string, p previewd.Pag
 	if err != nil {
 		return nil, err
 	}
-	page := &BillingPage{Sessions: []previewd.BillingSession{}}
+	page := &previewd.BillingPage{Sessions: []previewd.BillingSession{}}
 	list, page.Next = paged(list, limit, func(s previewd.BillingSession) string { return s.ID })
 	page.Sessions = append(page.Sessions, list...)
 	page.BalanceMicros, err = s.Store.FindBalance(ctx, "user:"+userID)

@@ -205,7 +205,7 @@ func (s *Service) adopt(ctx context.Context, p *previewd.Project) error {
 	m.ask = &a
 	suggested, adopted := in.Name, false
 	err := s.Store.Tx(ctx, "intent.adopt", func(tx *store.DB) error {
-		in.Name, in.State, in.Status, in.Body, in.ProjectID, in.BuildID = suggested, previewd.IntentPending, 0, nil, "", ""
+		in.Name, in.State, in.Body, in.ProjectID, in.BuildID = suggested, previewd.IntentPending, nil, "", ""
 		in.DeadlineAt, adopted = tx.Now().Add(s.Deadline), false
 		taken, err := tx.InsertIntent(ctx, in)
 		if err != nil || taken != nil {

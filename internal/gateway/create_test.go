@@ -250,3 +250,77 @@ func TestLateRefusalIsTold(t *testing.T) {
 		require.Equal(t, made.Intent.ReferenceID, e.ReferenceID)
 	})
 }
+
+// Who takes a pending creation back and asks for the same at once gets a project.
+func TestCreateAfterCancelIsNoDoubleClick(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) { w.before = away })
+		first, err := f.CreateProject(t.Context(), as(ann), page())
+		require.NoError(t, err)
+		_, err = f.CancelIntent(t.Context(), as(ann), first.Intent.ID)
+		require.NoError(t, err)
+		f.faults.set(func(w *faultyWorker) { w.before = nil })
+		f.Reconcile(t.Context())
+		second, err := f.CreateProject(t.Context(), as(ann), page())
+		require.NoError(t, err)
+		require.NotNil(t, second.Project, "answered with intent %+v", second.Intent)
+	})
+}
+
+// A 404 of a server that is no worker, as behind a load balancer that is set up
+// wrong, fails no request.
+func TestWrongRoleFailsNothing(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) {
+			w.before = func() error {
+				return &previewd.Error{Code: previewd.CodeNotFound, Message: "There is no such route; /docs lists them.", ReferenceID: "ref_x"}
+			}
+		})
+		made, err := f.CreateProject(t.Context(), as(ann, key), page())
+		f.faults.set(func(w *faultyWorker) { w.before = nil })
+		require.NoError(t, err)
+		require.NotNil(t, made.Intent)
+	})
+}
+
+// Text that a database cannot hold, or not index, is refused.
+func TestBadTextIsRefused(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		long := "" // and nothing that can be compressed
+		for len(long) < 4000 {
+			long += previewd.NewRequestID()
+		}
+		for _, template := range []string{"a\x00b", long} {
+			_, err := f.CreateProject(t.Context(), as(ann, previewd.NewRequestID()), gateway.CreateProject{Template: template})
+			require.Equal(t, previewd.CodeInvalid, previewd.ErrorCode(err))
+		}
+		require.Zero(t, f.faults.asked, "before anything is stored")
+		for _, id := range []string{"\x00", "\xff\xfe"} {
+			_, err := f.FindProject(t.Context(), ann, id)
+			require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+			_, err = f.WaitBuild(t.Context(), ann, id, 0)
+			require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+			_, err = f.WaitIntent(t.Context(), ann, id, 0)
+			require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+			_, err = f.CreateBuild(t.Context(), as(ann), gateway.CreateBuild{ProjectID: id})
+			require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
+		}
+	})
+}
+
+// What waits for a worker that is full is bounded.
+func TestPendingIsBounded(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) { w.before = away })
+		for i := range 4 {
+			_, err := f.CreateProject(t.Context(), as(ann, previewd.NewRequestID()), page())
+			if i < 3 {
+				require.NoError(t, err)
+				continue
+			}
+			require.Equal(t, previewd.CodeQueueFull, previewd.ErrorCode(err))
+		}
+		_, err := f.CreateProject(t.Context(), as(bob, previewd.NewRequestID()), page())
+		require.NoError(t, err, "another user's wait by themselves")
+	}, func(c *gateway.Config) { c.Pending = 3 })
+}

@@ -121,7 +121,6 @@ func (a *applier) park(ctx context.Context, e previewd.Event) error {
 	}
 	key, _ := first.Data["idempotencyKey"].(string)
 	if !strings.HasPrefix(key, projectKey) || fault.Off(fault.Parking) {
-		a.counts.Foreign.Add(1)
 		return nil
 	}
 	// Whoever ends the intent has done so, or will find what is parked here.
@@ -207,10 +206,10 @@ func (a *applier) contradicts(ctx context.Context, p *store.AppProject, e previe
 	if err != nil || len(applied) == 0 || applied[0].Seq != e.Seq || applied[0].Type == e.Type && applied[0].BuildID == e.BuildID {
 		return err
 	}
-	why := fmt.Sprintf("the worker's log has another event %d than was applied: was an older backup of it restored?", e.Seq)
 	if p.Attention != "" {
-		return nil
+		return nil // an operator is to look at it already, and each event of such a log would tell again
 	}
+	why := fmt.Sprintf("the worker's log has another event %d than was applied: was an older backup of it restored?", e.Seq)
 	p.Attention = why
 	a.Log.ErrorContext(ctx, "the worker's log is another one", telemetry.ProjectID, p.ID, "seq", e.Seq)
 	return a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{Attention: &why})
@@ -238,19 +237,11 @@ func (a *applier) hook(ctx context.Context, p *store.AppProject, e previewd.Even
 var hookTypes = previewd.WebhookTypes()
 
 func (a *applier) deleted(ctx context.Context, p *store.AppProject) error {
-	// The project before its name, as everybody does who takes both.
-	now, err := a.tx.LockAppProject(ctx, p.ID)
-	if err != nil || now.State == "deleted" {
-		return err
+	ended, err := endProject(ctx, a.tx, p.ID)
+	if ended {
+		a.audits = append(a.audits, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
 	}
-	if err := a.tx.ReleaseName(ctx, p.IntentID); err != nil {
-		return err
-	}
-	if err := a.tx.CloseIntentWindow(ctx, p.IntentID); err != nil {
-		return err
-	}
-	a.audits = append(a.audits, store.AuditEntry{Action: "project.deleted", Subject: "project/" + p.ID})
-	return a.tx.UpdateAppProject(ctx, p.ID, store.AppProjectChange{State: new("deleted"), Attention: new("")})
+	return err
 }
 
 func (a *applier) activated(ctx context.Context, p *store.AppProject, e previewd.Event) error {
@@ -337,10 +328,7 @@ func (a *applier) unknownBuild(ctx context.Context, p *store.AppProject, e previ
 // turn changes a build as an event tells. It reports false for one that tells of
 // a status that nobody knows: then the build stays as it is.
 func (a *applier) turn(ctx context.Context, b *store.AppBuild, e previewd.Event) bool {
-	status, ok := statusOf(e.Type)
-	if !ok {
-		return false
-	}
+	status := statusOf(e.Type)
 	if status == "" {
 		return true // it tells of no status
 	}
@@ -373,19 +361,15 @@ func (a *applier) turn(ctx context.Context, b *store.AppBuild, e previewd.Event)
 	return true
 }
 
-// statusOf returns the status that a type of event tells of, "" for one that
-// tells of none, and false for what is no event of a build.
-func statusOf(t previewd.EventType) (previewd.BuildStatus, bool) {
-	word, ok := strings.CutPrefix(string(t), "build.")
-	switch {
-	case !ok:
-		return "", false
-	case t == previewd.EventBuildStep:
-		return "", true
-	case t == previewd.EventBuildRetrying:
-		return previewd.BuildQueued, true
+// statusOf returns the status that a build's event tells of, "" for none.
+func statusOf(t previewd.EventType) previewd.BuildStatus {
+	switch t {
+	case previewd.EventBuildStep:
+		return ""
+	case previewd.EventBuildRetrying:
+		return previewd.BuildQueued
 	}
-	return previewd.BuildStatus(word), true
+	return previewd.BuildStatus(strings.TrimPrefix(string(t), "build."))
 }
 
 func (s *Service) unknown(ctx context.Context, projectID, buildID string, status previewd.BuildStatus) {

@@ -1,6 +1,8 @@
 package gateway_test
 
 import (
+	"database/sql"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/gateway"
 	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/testkit"
 )
 
 // feedOf returns all events of the worker's.
@@ -111,6 +114,10 @@ func TestBillingFollowsHowBuildsEnd(t *testing.T) {
 		for _, s := range f.sessions(ann) {
 			reasons[s.Reason] = s.State
 			sum += s.AmountMicros
+			require.Equal(t, s.State == previewd.BillingSettled, len(s.Entries) > 0)
+			for _, e := range s.Entries {
+				require.Contains(t, e.Key, s.BuildID)
+			}
 		}
 		require.Equal(t, map[string]previewd.BillingState{
 			"deployed": previewd.BillingSettled, "failed_user": previewd.BillingSettled, "failed_infra": previewd.BillingVoided,
@@ -184,6 +191,40 @@ func TestPoisonIsMovedAside(t *testing.T) {
 		f.deliver(append([]previewd.Event{poison}, good...))
 		require.Equal(t, int64(1), f.Counts().Poison.Load())
 		require.Equal(t, previewd.ProjectDeployed, f.project(ann, made.Project.ID).Status)
+	})
+}
+
+// Of a project that an operator calls settled the events that were moved aside are
+// tried again, and forgotten when a later one was applied.
+func TestSettledPoisonIsTriedAgain(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.create(ann)
+		f.follow()
+		aside := func() int {
+			list, err := f.Store.ListPoison(t.Context(), 10)
+			require.NoError(t, err)
+			p, err := f.Store.FindAnyAppProject(t.Context(), made.Project.ID)
+			require.NoError(t, err)
+			require.Equal(t, len(list) > 0, p.Attention != "")
+			return len(list)
+		}
+		settle := func() {
+			require.NoError(t, f.Settle(t.Context(), as(bob), made.Project.ID))
+			require.Zero(t, aside())
+			require.NoError(t, f.ApplyParked(t.Context()))
+		}
+		f.deliver([]previewd.Event{{
+			Seq: 3, Type: "build.queued", ProjectID: made.Project.ID, BuildID: previewd.NewRowID(), At: time.Now(), Cursor: "1-5",
+			Data: map[string]any{"seq": 1.0}, // of another build
+		}})
+		require.Equal(t, 1, aside())
+		settle()
+		require.Equal(t, 1, aside(), "it still cannot be applied")
+		require.EqualValues(t, 2, f.Counts().Poison.Load())
+		f.deliver([]previewd.Event{{Seq: 4, Type: "version.activated", ProjectID: made.Project.ID, At: time.Now(), Cursor: "1-6"}})
+		settle()
+		require.Zero(t, aside())
+		require.EqualValues(t, 2, f.Counts().Poison.Load())
 	})
 }
 
@@ -264,4 +305,156 @@ func TestEntriesArePostedOnce(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, before, after)
 	}, priced)
+}
+
+// What an attempt that our infrastructure has failed took costs nothing, also when
+// the user cancels while the build waits for another.
+func TestCancelAfterInfraFaultIsFree(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.create(ann)
+		f.build(failed(previewd.FailureInfra)) // retrying: it waits again
+		_, err := f.CancelBuild(t.Context(), as(ann), made.Build.ID)
+		require.NoError(t, err)
+		f.follow()
+		s := f.sessions(ann)[0]
+		require.Equal(t, previewd.BillingVoided, s.State, "reason %s, amount %d, entries %+v", s.Reason, s.AmountMicros, s.Entries)
+	}, priced)
+}
+
+// A database that is busy for too long says nothing about the event that waits
+// for it: it is applied later, not moved aside.
+func TestBusyDatabaseBlamesNoEvent(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t).Database(t)
+	f := setup(t, testkit.Engine{Config: func(testing.TB) store.Config { return store.Config{URL: url} }}, false)
+	made := f.create(ann)
+	// Its events come as if they had come before it was stored.
+	require.NoError(t, f.Store.Tx(t.Context(), "x", func(tx *store.DB) error {
+		return tx.ParkEvent(t.Context(), previewd.Event{
+			Seq: 1, Type: previewd.EventBuildQueued, ProjectID: made.Project.ID, BuildID: made.Build.ID, At: time.Now(), Cursor: "1-1",
+		}, tx.Now())
+	}))
+	db, err := sql.Open("pgx", url)
+	require.NoError(t, err)
+	defer db.Close()
+	other, err := db.Begin()
+	require.NoError(t, err)
+	_, err = other.Exec("UPDATE gateway_builds SET seq = seq WHERE id = $1", made.Build.ID)
+	require.NoError(t, err)
+	err = f.ApplyParked(t.Context())
+	require.NoError(t, other.Rollback())
+	require.Equal(t, previewd.CodeUnavailable, previewd.ErrorCode(err))
+	require.Zero(t, f.Counts().Poison.Load())
+	require.NoError(t, f.ApplyParked(t.Context()))
+	b, err := f.Store.FindAnyAppBuild(t.Context(), made.Build.ID)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, b.EventSeq)
+}
+
+// A parked event that cannot be applied is moved aside and keeps no others back.
+func TestParkedPoisonKeepsNobodyBack(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) { w.after = away })
+		bad, err := f.CreateProject(t.Context(), as(ann, previewd.NewRequestID()), page())
+		require.NoError(t, err)
+		good, err := f.CreateProject(t.Context(), as(bob, previewd.NewRequestID()), page())
+		require.NoError(t, err)
+		f.faults.set(func(w *faultyWorker) { w.after = nil })
+		f.follow() // all parked
+		badProject, _, err := f.theirs.FindProjectByKey(t.Context(), "gateway", "int_"+bad.Intent.ID)
+		require.NoError(t, err)
+		// An event of it that the rows refuse: a build with a number that is taken.
+		require.NoError(t, f.Store.Tx(t.Context(), "x", func(tx *store.DB) error {
+			return tx.ParkEvent(t.Context(), previewd.Event{
+				Seq: 3, Type: "build.queued", ProjectID: badProject, BuildID: previewd.NewRowID(), At: time.Now(), Cursor: "1-99", Data: map[string]any{"seq": 1.0},
+			}, tx.Now())
+		}))
+		f.Reconcile(t.Context())
+		require.NoError(t, f.ApplyParked(t.Context()))
+		in, err := f.WaitIntent(t.Context(), bob, good.Intent.ID, 0)
+		require.NoError(t, err)
+		for _, id := range []string{badProject, in.ProjectID} {
+			events, err := f.Store.ListAppProjectEvents(t.Context(), id, 0, 10)
+			require.NoError(t, err)
+			require.Len(t, events, 2, "what can be applied is")
+		}
+		aside, err := f.Store.ListPoison(t.Context(), 10)
+		require.NoError(t, err)
+		require.Len(t, aside, 1)
+		require.EqualValues(t, 3, aside[0].Seq)
+		require.EqualValues(t, 1, f.Counts().Poison.Load())
+	})
+}
+
+// When an older backup of the worker was restored, its events have numbers that
+// were applied already: an operator is told of the project.
+func TestRestoredWorkerIsShownToAnOperator(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.create(ann)
+		f.build(previewd.Outcome{Kind: previewd.OutcomeCompleted})
+		f.follow() // 1 … 5 are applied
+		next, err := f.CreateBuild(t.Context(), as(ann, key), gateway.CreateBuild{ProjectID: made.Project.ID, TemplateFiles: page().TemplateFiles})
+		require.NoError(t, err)
+		e := func(seq int64, kind previewd.EventType) previewd.Event {
+			return previewd.Event{Seq: seq, Type: kind, ProjectID: made.Project.ID, BuildID: next.Build.ID, At: time.Now(), Cursor: fmt.Sprint("2-", seq), Data: map[string]any{"seq": 2.0, "version": 1.0}}
+		}
+		f.faults.set(func(w *faultyWorker) {
+			w.events = func(p *previewd.EventPage) {
+				p.Events, p.Next, p.Reset = []previewd.Event{e(3, "build.queued"), e(4, "build.building"), e(5, "build.completed")}, "2-5", true
+			}
+		})
+		require.NoError(t, f.FollowOnce(t.Context(), 0))
+		f.faults.set(func(w *faultyWorker) { w.events = nil })
+		p, err := f.Store.FindAnyAppProject(t.Context(), made.Project.ID)
+		require.NoError(t, err)
+		require.Contains(t, p.Attention, "another event 3", "the first that differs")
+		require.EqualValues(t, 5, p.LastEventSeq)
+		require.Equal(t, previewd.ProjectQueued, p.Status, "nothing of another log is applied")
+		feed, err := f.Store.FindAppFeed(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "2-5", feed.Cursor, "it is followed")
+	})
+}
+
+// A project that was deleted at the worker while its intent was pending is
+// deleted here too, as soon as it is stored.
+func TestDeletedWhilePending(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) { w.after = away })
+		made, err := f.CreateProject(t.Context(), as(ann, key), page())
+		require.NoError(t, err)
+		id, _, err := f.theirs.FindProjectByKey(t.Context(), "gateway", "int_"+made.Intent.ID)
+		require.NoError(t, err)
+		require.NoError(t, f.worker.DeleteProject(t.Context(), previewd.DeleteProjectRequest{ProjectID: id, Caller: previewd.Caller{Service: "operator"}}))
+		f.follow() // parked, and looked for in vain
+		f.faults.set(func(w *faultyWorker) { w.after = nil })
+		f.Reconcile(t.Context())
+		f.follow()
+		in, err := f.WaitIntent(t.Context(), ann, made.Intent.ID, 0)
+		require.NoError(t, err)
+		require.Equal(t, previewd.IntentConfirmed, in.State)
+		require.Equal(t, id, in.ProjectID)
+		p, err := f.Store.FindAnyAppProject(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, "deleted", p.State)
+		require.Equal(t, previewd.ProjectCanceled, p.Status)
+		require.Equal(t, previewd.BillingVoided, f.sessions(ann)[0].State)
+		parked, aside, err := f.Store.CountParked(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, parked+aside)
+	}, func(c *gateway.Config) { c.Parked = time.Nanosecond })
+}
+
+// An event of one project changes no build of another.
+func TestEventOfAnothersBuild(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		anns, bobs := f.create(ann), f.create(bob)
+		f.follow()
+		f.deliver([]previewd.Event{{
+			Seq: 3, Type: "build.canceled", ProjectID: anns.Project.ID, BuildID: bobs.Build.ID, At: time.Now(), Cursor: "1-99", Data: map[string]any{"seq": 1.0},
+		}})
+		b, err := f.WaitBuild(t.Context(), bob, bobs.Build.ID, 0)
+		require.NoError(t, err)
+		require.Equal(t, previewd.ProjectQueued, b.Status)
+	})
 }

@@ -32,10 +32,7 @@ func (s *Service) answerNew(ctx context.Context, in *store.Intent) (*previewd.Ap
 func (s *Service) coalesce(ctx context.Context, mine, other *store.Intent, why previewd.Replayed) (*previewd.AppCreation, error) {
 	known := &previewd.StoredKey{Operation: other.Operation, Fingerprint: other.Fingerprint, Answered: !other.BodyPruned}
 	if why == previewd.ReplayedKey && previewd.DecideKey(known, mine.Operation, mine.Fingerprint) == previewd.KeyReused {
-		return nil, &previewd.Error{
-			Code:    previewd.CodeKeyReused,
-			Message: "This Idempotency-Key has answered another request: use a new key for a new request.",
-		}
+		return nil, previewd.ReusedKey()
 	}
 	hints, cancel := s.Changes.Subscribe(intentTopic(other.ID))
 	defer cancel()

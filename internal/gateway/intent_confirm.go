@@ -48,7 +48,7 @@ func takenBack(in *store.Intent) bool { return in.CancelRequested && !fault.Off(
 func (s *Service) store(ctx context.Context, tx *store.DB, in *store.Intent, m made) error {
 	build := newBuild(in, m, tx)
 	in.ProjectID, in.BuildID = m.projectID, m.buildID
-	in.State, in.Status, in.LastError, in.UpdatedAt = previewd.IntentConfirmed, createdStatus, "", tx.Now()
+	in.State, in.LastError, in.UpdatedAt = previewd.IntentConfirmed, "", tx.Now()
 	var project *store.AppProject
 	var err error
 	if in.Operation == previewd.IntentCreateProject {

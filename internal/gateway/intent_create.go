@@ -3,13 +3,10 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -170,22 +167,12 @@ func (a *ask) fingerprint(operation, projectID string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := sha256.New()
-	write := func(part []byte) {
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-		h.Write(length[:])
-		h.Write(part)
-	}
-	for _, part := range []string{"v1", operation, projectID, a.Name, a.Prompt, a.Template, string(a.Policy), string(metadata)} {
-		write([]byte(part))
-	}
+	parts := []string{operation, projectID, a.Name, a.Prompt, a.Template, string(a.Policy), string(metadata)}
 	for _, path := range slices.Sorted(maps.Keys(a.Files)) {
 		content := sha256.Sum256(a.Files[path])
-		write([]byte(path))
-		write(content[:])
+		parts = append(parts, path, string(content[:]))
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return previewd.Fingerprint(parts...), nil
 }
 
 // What the worker's keys begin with.
@@ -226,7 +213,7 @@ func (c *creation) begin(ctx context.Context) (other *store.Intent, replayed pre
 	var refused *previewd.Error
 	err = c.Store.Tx(ctx, "intent", func(tx *store.DB) (err error) {
 		other, replayed, refused = nil, previewd.ReplayedKey, nil
-		in.State, in.Status, in.Body, in.LastError = previewd.IntentPending, 0, nil, ""
+		in.State, in.Body, in.LastError = previewd.IntentPending, nil, ""
 		in.Name = suggested
 		in.ClaimUntil, in.DeadlineAt = tx.Now().Add(c.Claim), tx.Now().Add(c.Deadline)
 		in.CreatedAt, in.UpdatedAt = tx.Now(), tx.Now()
@@ -269,10 +256,16 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	if err := tx.LockUser(ctx, in.UserID); err != nil {
 		return err
 	}
-	if err := c.checkPending(ctx, tx); err != nil {
+	pending, err := tx.CountPending(ctx, in.UserID) // this one is among them
+	if err != nil {
 		return err
 	}
-	if err := c.checkQuotas(ctx, tx); err != nil {
+	if pending > c.Pending { // each request is kept whole
+		return &previewd.Error{
+			Code: previewd.CodeQueueFull, Message: fmt.Sprintf("%d of your requests wait for the worker: try again later.", c.Pending), RetryAfter: 10 * time.Second,
+		}
+	}
+	if err := c.checkQuotas(ctx, tx, pending); err != nil {
 		return err
 	}
 	if in.Operation == previewd.IntentCreateBuild {
@@ -293,20 +286,9 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 	return err
 }
 
-// checkPending bounds what waits for the worker: each request is kept whole.
-func (c *creation) checkPending(ctx context.Context, tx *store.DB) error {
-	n, err := tx.CountPending(ctx, c.intent.UserID)
-	if err == nil && n > c.Pending { // this one is among them
-		err = &previewd.Error{
-			Code: previewd.CodeQueueFull, Message: fmt.Sprintf("%d of your requests wait for the worker: try again later.", c.Pending), RetryAfter: 10 * time.Second,
-		}
-	}
-	return err
-}
-
 // checkQuotas returns a refusal that says when the quota frees. The intent that
-// asks is among the pending ones.
-func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
+// asks is among the pending ones, whose builds are not stored yet.
+func (c *creation) checkQuotas(ctx context.Context, tx *store.DB, pending int) error {
 	q := c.Quotas
 	if q == (previewd.Quotas{}) || fault.Off(fault.Quotas) {
 		return nil
@@ -328,13 +310,13 @@ func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
 		return e
 	}
 	switch {
-	case q.Concurrent > 0 && used.Active+used.Pending > q.Concurrent:
+	case q.Concurrent > 0 && used.Active+pending > q.Concurrent:
 		return refuse(previewd.CodeQuotaExceeded,
 			fmt.Sprintf("You may have %d builds that are not over: wait for one to end, or cancel one, and send a new request.", q.Concurrent), time.Time{})
-	case q.BuildsPerDay > 0 && used.BuildsToday+used.Pending > q.BuildsPerDay:
+	case q.BuildsPerDay > 0 && used.BuildsToday+pending > q.BuildsPerDay:
 		return refuse(previewd.CodeQuotaExceeded,
 			fmt.Sprintf("You have made the %d builds of this day; the next day begins at midnight UTC.", q.BuildsPerDay), used.NextMidnight)
-	case q.SpendCap > 0 && used.SpentMicros+int64(used.Pending)*c.reserved() > q.SpendCap:
+	case q.SpendCap > 0 && used.SpentMicros+int64(pending)*c.reserved() > q.SpendCap:
 		return refuse(previewd.CodeSpendCapReached,
 			"This month's spend cap is reached: raise it, or wait for the next month.", used.NextMonth)
 	}
@@ -344,27 +326,15 @@ func (c *creation) checkQuotas(ctx context.Context, tx *store.DB) error {
 // reserved is what an open session counts against the cap.
 func (s *Service) reserved() int64 { return s.Prices.BuildTime(s.Reserve) }
 
-// statusOfRefusal lists what refuses an intent for good, and how that is answered.
-var statusOfRefusal = map[previewd.Code]int{
-	previewd.CodeNotFound:        http.StatusNotFound,
-	previewd.CodeNameTaken:       http.StatusConflict,
-	previewd.CodeBuildActive:     http.StatusConflict,
-	previewd.CodeIDTaken:         http.StatusConflict,
-	previewd.CodeQuotaExceeded:   http.StatusForbidden,
-	previewd.CodeSpendCapReached: http.StatusPaymentRequired,
-}
-
-func isDefinitive(code previewd.Code) bool { return statusOfRefusal[code] != 0 }
-
-// refusalStatus is how a stored refusal is answered.
-func refusalStatus(code previewd.Code) int {
-	switch status := statusOfRefusal[code]; {
-	case status != 0:
-		return status
-	case code == previewd.CodeTooLarge:
-		return http.StatusRequestEntityTooLarge
+// isDefinitive reports whether a refusal that depends on what is stored ends an
+// intent for good.
+func isDefinitive(code previewd.Code) bool {
+	switch code {
+	case previewd.CodeNotFound, previewd.CodeNameTaken, previewd.CodeBuildActive, previewd.CodeIDTaken,
+		previewd.CodeQuotaExceeded, previewd.CodeSpendCapReached:
+		return true
 	}
-	return http.StatusBadRequest
+	return false
 }
 
 // isStateless reports whether the same request would be refused in the same way
@@ -375,7 +345,7 @@ func isStateless(code previewd.Code) bool {
 
 // refuse ends an intent with a refusal, which is its answer from now on.
 func (s *Service) refuse(ctx context.Context, tx *store.DB, in *store.Intent, refused *previewd.Error) (err error) {
-	in.State, in.Status, in.LastError = previewd.IntentRejected, refusalStatus(refused.Code), refused.Code
+	in.State, in.LastError = previewd.IntentRejected, refused.Code
 	if in.Body, err = json.Marshal(refused); err != nil {
 		return err
 	}

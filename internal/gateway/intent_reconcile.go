@@ -37,10 +37,7 @@ func (s *Service) Recover(ctx context.Context) error {
 	if fault.Off(fault.ClaimsBack) {
 		return nil
 	}
-	return s.Store.Tx(ctx, "intent.recover", func(tx *store.DB) error {
-		_, err := tx.ReleaseClaims(ctx, s.Holder)
-		return err
-	})
+	return s.Store.Tx(ctx, "intent.recover", func(tx *store.DB) error { return tx.ReleaseClaims(ctx, s.Holder) })
 }
 
 // workerIsBack has asked again at once for what was put off while the worker was
@@ -75,7 +72,7 @@ func (s *Service) Reconcile(ctx context.Context) (more bool) {
 	for _, in := range due {
 		wg.Go(func() {
 			s.safely(ctx, "intent "+in.ID, func() {
-				_, err := s.work(ctx, in, workerTime)
+				_, err := s.work(ctx, in, 0)
 				if code := previewd.ErrorCode(err); err != nil && !isStateless(code) {
 					s.failed(ctx, "reconciling an intent failed", err, telemetry.IntentID, in.ID)
 				}

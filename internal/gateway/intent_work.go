@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -29,8 +28,9 @@ type made struct {
 }
 
 // work asks the worker for a claimed intent, for as long as patience and ctx,
-// and returns the intent as it stands then: at its end, or postponed. It returns
-// what refuses the request when that is no answer to keep.
+// and returns the intent as it stands then: at its end, or postponed. A patience
+// of 0 says that nobody waits. It returns what refuses the request when that is
+// no answer to keep.
 func (s *Service) work(ctx context.Context, in *store.Intent, patience time.Duration) (*store.Intent, error) {
 	done := s.keepClaim(ctx, in)
 	defer done()
@@ -73,10 +73,7 @@ func (s *Service) keepClaim(ctx context.Context, in *store.Intent) (done func())
 
 func (s *Service) renew(ctx context.Context, id string) {
 	for {
-		err := s.Store.Tx(ctx, "intent.renew", func(tx *store.DB) error {
-			_, err := tx.RenewClaim(ctx, s.claim(), id)
-			return err
-		})
+		err := s.Store.Tx(ctx, "intent.renew", func(tx *store.DB) error { return tx.RenewClaim(ctx, s.claim(), id) })
 		if err != nil && ctx.Err() == nil {
 			s.Log.WarnContext(ctx, "renewing a claim failed", telemetry.IntentID, id, telemetry.Error, err)
 		}
@@ -94,7 +91,7 @@ var errOver = errors.New("the intent is over")
 // askWorker asks for what the intent is to make. Asked again it gets the same.
 func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time.Duration) (m made, err error) {
 	if in.State == previewd.IntentAttention {
-		call, cancel := context.WithTimeout(ctx, patience)
+		call, cancel := context.WithTimeout(ctx, workerTime)
 		defer cancel()
 		return s.lookUp(call, in)
 	}
@@ -114,8 +111,8 @@ func (s *Service) askWorker(ctx context.Context, in *store.Intent, patience time
 	if err := fault.Point("gateway.before_worker"); err != nil {
 		return m, err
 	}
-	if patience == workerTime { // nobody waits: a large tree has the time that a slow line needs
-		patience += time.Duration(len(body)>>20) * time.Second
+	if patience == 0 { // a large tree has the time that a slow line needs
+		patience = workerTime + time.Duration(len(body)>>20)*time.Second
 	}
 	call, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -291,6 +288,3 @@ func (s *Service) reject(ctx context.Context, in *store.Intent, refused *preview
 	s.Changes.Notify(intentTopic(in.ID))
 	return in, nil
 }
-
-// createdStatus is the HTTP status of a stored creation.
-const createdStatus = http.StatusCreated

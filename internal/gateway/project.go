@@ -44,14 +44,8 @@ func paged[T any](list []T, limit int, id func(T) string) (page []T, next string
 	return list[:limit], id(list[limit-1])
 }
 
-// AppProjectPage is one page of projects.
-type AppProjectPage struct {
-	Projects []previewd.AppProject `json:"projects" nullable:"false"`
-	Next     string                `json:"nextCursor,omitempty"`
-}
-
 // ListProjects returns a page of the user's projects, newest first.
-func (s *Service) ListProjects(ctx context.Context, userID string, p previewd.Page) (*AppProjectPage, error) {
+func (s *Service) ListProjects(ctx context.Context, userID string, p previewd.Page) (*previewd.AppProjectPage, error) {
 	limit, below, err := pageOf(p)
 	if err != nil {
 		return nil, err
@@ -61,7 +55,7 @@ func (s *Service) ListProjects(ctx context.Context, userID string, p previewd.Pa
 		return nil, err
 	}
 	list, next := paged(list, limit, func(p *store.AppProject) string { return p.ID })
-	page := &AppProjectPage{Projects: []previewd.AppProject{}, Next: next}
+	page := &previewd.AppProjectPage{Projects: []previewd.AppProject{}, Next: next}
 	for _, p := range list {
 		page.Projects = append(page.Projects, p.AppProject)
 	}
@@ -79,17 +73,6 @@ func (s *Service) FindProject(ctx context.Context, userID, id string) (*previewd
 	}
 	s.place(ctx, &p.Build)
 	return &p.AppProject, nil
-}
-
-// FindBuild returns a build of the user's, with its place in the queue if the
-// worker says it in time. It returns CodeNotFound.
-func (s *Service) FindBuild(ctx context.Context, userID, id string) (*previewd.AppBuild, error) {
-	b, err := s.Store.FindAppBuild(ctx, userID, id)
-	if err != nil {
-		return nil, err
-	}
-	s.place(ctx, &b.AppBuild)
-	return &b.AppBuild, nil
 }
 
 // place adds to a build that is not over where it stands. Without the worker the
@@ -243,14 +226,7 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 				return err
 			}
 		}
-		p, err := tx.LockAppProject(ctx, id)
-		if err != nil || p.State == "deleted" {
-			return err
-		}
-		if err := tx.ReleaseName(ctx, p.IntentID); err != nil {
-			return err
-		}
-		if err := tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted"), Attention: new("")}); err != nil || !lost {
+		if ended, err := endProject(ctx, tx, id); err != nil || !ended || !lost {
 			return err
 		}
 		list, err := tx.ListOpenAppBuilds(ctx, id)
@@ -261,6 +237,24 @@ func (s *Service) finishDeletion(ctx context.Context, id string) error {
 		}
 		return err
 	})
+}
+
+// endProject stores that a project is deleted, and lets go of its name and of the
+// window of its intent. It returns false for one that was deleted before.
+func endProject(ctx context.Context, tx *store.DB, id string) (ended bool, err error) {
+	// The project before its name, as everybody does who takes both.
+	p, err := tx.LockAppProject(ctx, id)
+	if err != nil || p.State == "deleted" {
+		return false, err
+	}
+	if err := tx.ReleaseName(ctx, p.IntentID); err != nil {
+		return false, err
+	}
+	if err := tx.CloseIntentWindow(ctx, p.IntentID); err != nil {
+		return false, err
+	}
+	err = tx.UpdateAppProject(ctx, id, store.AppProjectChange{State: new("deleted"), Attention: new("")})
+	return err == nil, err
 }
 
 // deleteTheirs has the worker delete a project. lost says that it knew none.

@@ -58,7 +58,7 @@ func TestDeletion(t *testing.T) {
 		require.True(t, done)
 		_, err = f.FindProject(t.Context(), ann, made.Project.ID)
 		require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
-		_, err = f.FindBuild(t.Context(), ann, made.Build.ID)
+		_, err = f.WaitBuild(t.Context(), ann, made.Build.ID, 0)
 		require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
 		require.Equal(t, 0, f.inWorker())
 		f.follow()
@@ -169,5 +169,20 @@ func TestOldIntentNeedsAttention(t *testing.T) {
 		again, err := f.CreateProject(t.Context(), as(ann, key), page())
 		require.NoError(t, err)
 		require.NotNil(t, again.Project)
+	})
+}
+
+// Who deletes a project and asks for the same at once gets another one.
+func TestCreateAfterDeleteIsNoDoubleClick(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		first, err := f.CreateProject(t.Context(), as(ann), page())
+		require.NoError(t, err)
+		_, err = f.DeleteProject(t.Context(), as(ann), first.Project.ID)
+		require.NoError(t, err)
+		second, err := f.CreateProject(t.Context(), as(ann), page())
+		require.NoError(t, err)
+		require.NotNil(t, second.Project)
+		_, err = f.FindProject(t.Context(), ann, second.Project.ID)
+		require.NoError(t, err, "what a create answers is there")
 	})
 }

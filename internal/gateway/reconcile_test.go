@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,30 +90,66 @@ func TestWorkerThatIsBackIsAskedAtOnce(t *testing.T) {
 	}, func(c *gateway.Config) { c.Backoff = func(int) time.Duration { return time.Hour } })
 }
 
-// A project that was deleted at the worker's is not lost, however late the event
-// of that comes.
-func TestDeletedAtTheWorkerIsNotLost(t *testing.T) {
-	t.Parallel()
+// An operator's retry stands, also while the intent is being looked up.
+func TestRetryIsNotUndone(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.faults.set(func(w *faultyWorker) { w.before = away })
+		old := f.another(func(c *gateway.Config) { c.Deadline = time.Nanosecond })
+		made, err := old.CreateProject(t.Context(), as(ann, key), page())
+		require.NoError(t, err)
+		require.Equal(t, previewd.IntentAttention, made.Intent.State)
+		f.faults.set(func(w *faultyWorker) { w.before = nil })
+		require.NoError(t, f.Store.Tx(t.Context(), "x", func(tx *store.DB) error { return tx.HastenIntent(t.Context(), made.Intent.ID) }))
+		looking, on := make(chan struct{}), make(chan struct{})
+		s := f.another(func(c *gateway.Config) { c.Worker = slowLook{f.faults, looking, on} })
+		done := make(chan struct{})
+		go func() { s.Reconcile(context.Background()); close(done) }()
+		<-looking
+		in, err := f.RetryIntent(t.Context(), as(bob), made.Intent.ID)
+		require.NoError(t, err)
+		require.Equal(t, previewd.IntentPending, in.State)
+		close(on)
+		<-done
+		in, err = f.WaitIntent(t.Context(), ann, made.Intent.ID, 0)
+		require.NoError(t, err)
+		require.Equal(t, previewd.IntentPending, in.State, "the operator was told that it is asked for again")
+	})
+}
+
+type slowLook struct {
+	*faultyWorker
+	looking, on chan struct{}
+}
+
+func (w slowLook) FindOperation(ctx context.Context, c previewd.Caller, key string) (*previewd.Operation, error) {
+	close(w.looking)
+	<-w.on
+	return w.Worker.FindOperation(ctx, c, key)
+}
+
+// An intent that an operator has revived breaks no promise by its age.
+func TestRevivedIntentBreaksNoPromise(t *testing.T) {
+	var ahead atomic.Int64
 	for _, e := range testkit.Engines() {
-		t.Run(e.Name, func(t *testing.T) {
-			t.Parallel()
-			cfg := e.Config(t)
-			e.Config = func(testing.TB) store.Config { return cfg }
-			f := setup(t, e, false)
-			made := f.create(ann)
-			f.follow()
-			testkit.OpenShell(t, cfg).Do("UPDATE gateway_builds SET queued_at = 1")
-			f.undo(made) // the worker deletes it
-			require.NotEmpty(t, f.unapplied())
-			stored := func() *store.AppProject {
-				p, err := f.Store.FindAnyAppProject(t.Context(), made.Project.ID)
-				require.NoError(t, err)
-				return p
-			}
-			require.NoError(t, f.CompareOnce(t.Context()))
-			require.Empty(t, stored().Attention)
-			f.follow()
-			require.Equal(t, "deleted", stored().State)
-		})
+		if e.Name != "sqlite" {
+			continue
+		}
+		inner := e.Config
+		e.Config = func(tb testing.TB) store.Config {
+			c := inner(tb)
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			return c
+		}
+		f := setup(t, e, false)
+		f.faults.set(func(w *faultyWorker) { w.before = away })
+		made, err := f.CreateProject(t.Context(), as(ann, key), page())
+		require.NoError(t, err)
+		ahead.Store(int64(74 * time.Hour))
+		f.Reconcile(t.Context())
+		_, err = f.RetryIntent(t.Context(), as(bob), made.Intent.ID)
+		require.NoError(t, err)
+		found, err := f.Store.FindViolations(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, found)
 	}
 }

@@ -79,7 +79,6 @@ type Counts struct {
 	Corrections   atomic.Int64 // builds that were not as the worker's, with no event to come
 	Poison        atomic.Int64 // events that were moved aside
 	Adopted       atomic.Int64 // projects of the worker's whose intent was gone
-	Foreign       atomic.Int64 // events of projects that others have made
 	Replays       atomic.Int64 // requests that were answered before
 }
 

@@ -26,15 +26,19 @@ func (s *Service) RunSweeper(ctx context.Context) error {
 	})
 }
 
-// Sweep drops answers, requests and windows that are older than they are kept.
+// Sweep drops answers, requests, windows and references that are older than they
+// are kept.
 func (s *Service) Sweep(ctx context.Context) error {
 	for {
-		var touched int64
+		var touched, references int64
 		err := s.Store.Tx(ctx, "intent.prune", func(tx *store.DB) (err error) {
-			touched, err = tx.PruneIntents(ctx, retention, sweepBatch)
+			if touched, err = tx.PruneIntents(ctx, retention, sweepBatch); err != nil {
+				return err
+			}
+			references, err = tx.PruneReferences(ctx, sweepBatch)
 			return err
 		})
-		if err != nil || touched < sweepBatch {
+		if err != nil || touched < sweepBatch && references < sweepBatch {
 			return err
 		}
 	}

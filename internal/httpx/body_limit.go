@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/previewd/previewd"
@@ -14,10 +15,17 @@ import (
 // Bodies that are large enough to matter, and how many bytes of them may be
 // worked on at once. A body of JSON takes several times its size in memory.
 const (
-	smallBody    = 1 << 20
-	largeBodies  = 192 << 20
-	unknownWeigh = 96 << 20
+	smallBody     = 1 << 20
+	largeBodies   = 192 << 20
+	maxCreateBody = 96 << 20 // of one; what does not say its size weighs as much
 )
+
+// Creates is an operation that answers 201, and takes the largest tree as base64
+// in JSON from a slow line: huma's default of 5 s would cut it off.
+func Creates(o huma.Operation) huma.Operation {
+	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, 2*time.Minute
+	return o
+}
 
 // requestBody marks what goes wrong in reading it as the sender's fault.
 type requestBody struct{ io.ReadCloser }
@@ -41,7 +49,7 @@ func WithBodyLimit(next http.Handler) http.Handler {
 		r.Body = requestBody{r.Body}
 		weight := r.ContentLength
 		if weight < 0 {
-			weight = unknownWeigh
+			weight = maxCreateBody
 		}
 		if weight <= smallBody {
 			next.ServeHTTP(w, r)

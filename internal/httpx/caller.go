@@ -80,17 +80,22 @@ func RequireService(api huma.API, callers Callers) func(huma.Context, func(huma.
 		}
 		caller, p, challenge := admit(ctx.Context(), callers, ctx.Header("Authorization"), scope)
 		if p != nil {
-			if challenge != "" {
-				ctx.SetHeader("WWW-Authenticate", challenge)
-			}
-			for name, values := range p.headers() {
-				ctx.SetHeader(name, values[0])
-			}
-			_ = huma.WriteErr(api, ctx, p.Status, "", p)
+			refuse(api, ctx, p, challenge)
 			return
 		}
 		next(huma.WithValue(ctx, callerKey{}, caller))
 	}
+}
+
+// refuse answers a request before its handler, with a challenge unless it is "".
+func refuse(api huma.API, ctx huma.Context, p *Problem, challenge string) {
+	if challenge != "" {
+		ctx.SetHeader("WWW-Authenticate", challenge)
+	}
+	for name, values := range p.headers() {
+		ctx.SetHeader(name, values[0])
+	}
+	_ = huma.WriteErr(api, ctx, p.Status, "", p)
 }
 
 // WithService lets requests pass that bear a service token with the scope, for

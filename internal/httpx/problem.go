@@ -43,7 +43,7 @@ type Problem struct {
 func (p *Problem) headers() http.Header {
 	h := http.Header{}
 	if p.RetryAfterMS > 0 {
-		h.Set("Retry-After", retryAfter(p))
+		h.Set("Retry-After", strconv.FormatInt((p.RetryAfterMS+999)/1000, 10))
 	}
 	if p.replay.Replayed != "" {
 		h.Set("Idempotent-Replayed", string(p.replay.Replayed))
@@ -144,8 +144,6 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p)
 }
-
-func retryAfter(p *Problem) string { return strconv.FormatInt((p.RetryAfterMS+999)/1000, 10) }
 
 // huma makes its own errors through package variables. They are set once, to
 // the same functions for all APIs of the process.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/telemetry"
@@ -107,11 +106,7 @@ func traceID(traceparent string) string {
 
 // clean makes a text one that every database holds, and cuts it.
 func clean(text string, limit int) string {
-	if len(text) > limit {
-		text = text[:limit]
-		for len(text) > 0 && !utf8.ValidString(text[len(text)-min(len(text), utf8.UTFMax):]) && len(text) > limit-utf8.UTFMax {
-			text = text[:len(text)-1]
-		}
-	}
-	return strings.Map(previewd.Harmless, strings.ToValidUTF8(text, "\uFFFD"))
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	text = strings.ToValidUTF8(text[:min(len(text), limit)], "") // what is left of a rune that was cut
+	return strings.Map(previewd.Harmless, text)
 }

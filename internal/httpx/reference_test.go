@@ -126,11 +126,17 @@ func TestPanicsAndNotesAreRecorded(t *testing.T) {
 			require.Equal(t, "the cause", ref.Cause)
 			require.Equal(t, previewd.RoleWorker, ref.Role)
 		}},
+		"CutBetweenRunes": {"/v1/" + strings.Repeat("x", 7) + strings.Repeat("%E2%82%AC", 400), func(w http.ResponseWriter, r *http.Request) {
+			httpx.WriteProblem(w, r, &previewd.Error{Code: previewd.CodeUnavailable, Message: strings.Repeat("🍵", 300)})
+		}, func(t *testing.T, ref httpx.Reference) {
+			require.Equal(t, "/v1/xxxxxxx"+strings.Repeat("€", 337), ref.Path, "1022 bytes: the next rune ends after the limit")
+			require.Equal(t, strings.Repeat("🍵", 256), ref.Message, "a rune ends at the limit")
+		}},
 		"HostilePath": {"/v1/projects/%00%ff%1b" + strings.Repeat("x", 5000), func(w http.ResponseWriter, r *http.Request) {
 			httpx.WriteProblem(w, r, previewd.NotFound("thing", "x"))
 		}, func(t *testing.T, ref httpx.Reference) {
 			require.True(t, strings.HasPrefix(ref.Path, "/v1/projects/\uFFFDxxx"), "%q", ref.Path)
-			require.LessOrEqual(t, len(ref.Path), 1<<10+2)
+			require.LessOrEqual(t, len(ref.Path), 1<<10)
 			require.Empty(t, ref.Cause)
 		}},
 	} {

@@ -49,35 +49,33 @@ type LogStream struct {
 	Resumes  bool            // there is a cursor; without one the stream begins with Snapshot
 	Head     previewd.Cursor // of the log, before the snapshot was taken
 	Snapshot func(ctx context.Context) (any, error)
-	Owner    string    // whose stream it is: each may have MaxPerOwner
+	Owner    string    // whose stream it is: each may have PerOwner
 	Expires  time.Time // of the owner's token; zero: never
 	// Allowed is asked every other second, one at a time; an error ends the stream.
 	Allowed func(ctx context.Context) error
 }
 
 // FollowLog returns what answers with a log's stream. A cursor of another log is
-// told so, and a snapshot follows. It returns CodeUnavailable for an owner who
-// has too many.
+// told so, and a snapshot follows. Who has seen all of a log that is over is told
+// to stay away.
 func (s *Streams) FollowLog(ctx context.Context, want LogStream) (http.HandlerFunc, error) {
 	start := logStart{want: want, snapshot: !want.Resumes}
-	f := follow{key: want.Key, topic: want.Topic, tail: &logTail{log: want.Log}, encoding: sse}
+	f := follow{key: want.Key, topic: want.Topic, tail: &logTail{log: want.Log}, encoding: sse, begin: start.begin, at: place{seq: want.Cursor.Position}}
 	f.guard = &guard{owner: want.Owner, expires: want.Expires, allowed: want.Allowed}
-	if want.Resumes {
-		if want.Cursor.Generation != 0 && want.Cursor.Generation != want.Head.Generation || want.Cursor.Position > want.Head.Position {
-			start.reset, start.snapshot = true, true
-		} else {
-			f.at.seq = want.Cursor.Position
-		}
+	switch at, head := want.Cursor, want.Head; {
+	case !want.Resumes:
+	case at.Generation != 0 && at.Generation != head.Generation || at.Position > head.Position:
+		start.reset, start.snapshot = true, true
+	case at.Position == head.Position:
 		over, err := want.Log.Over(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if over && !start.reset && want.Cursor.Position == want.Head.Position {
+		if over {
 			// Tells EventSource not to come back.
 			return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, nil
 		}
 	}
-	f.begin = start.begin
 	return func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, f) }, nil
 }
 

@@ -30,11 +30,6 @@ func UserOf(ctx context.Context) previewd.User {
 	return user
 }
 
-// WithUser returns a context of a user's request.
-func WithUser(ctx context.Context, user previewd.User) context.Context {
-	return context.WithValue(ctx, userKey{}, user)
-}
-
 // TakesTicket marks an operation whose caller may bring a ticket instead of a
 // token: a browser's EventSource sends no header.
 func TakesTicket(o huma.Operation) huma.Operation {
@@ -66,18 +61,13 @@ func RequireUser(api huma.API, auth UserAuth) func(huma.Context, func(huma.Conte
 			}
 		}
 		if err != nil {
-			p := NewProblem(ctx.Context(), err)
+			p, challenge := NewProblem(ctx.Context(), err), ""
 			if p.Status == http.StatusUnauthorized {
-				ctx.SetHeader("WWW-Authenticate", "Bearer")
+				challenge = "Bearer"
 			}
-			logProblem(ctx.Context(), p)
-			if p.RetryAfterMS > 0 {
-				ctx.SetHeader("Retry-After", retryAfter(p))
-			}
-			_ = huma.WriteErr(api, ctx, p.Status, "", p)
+			refuse(api, ctx, p, challenge)
 			return
 		}
-		Note(ctx.Context(), telemetry.UserID, user.ID)
 		next(huma.WithValue(ctx, userKey{}, *user))
 	}
 }

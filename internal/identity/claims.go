@@ -19,7 +19,7 @@ import (
 const maxID = 128
 
 // readUser checks what a signed payload claims.
-func (c *Config) readUser(payload []byte) (*User, error) {
+func (c *Config) readUser(payload []byte) (*previewd.User, error) {
 	claims, err := parseMembers(payload)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the claims: %w", err)
@@ -30,7 +30,7 @@ func (c *Config) readUser(payload []byte) (*User, error) {
 	if !claims.lists("aud", c.Audience) {
 		return nil, errors.New("aud does not name us")
 	}
-	user := &User{}
+	user := &previewd.User{}
 	if user.Expires, err = c.checkTimes(claims); err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (c *Config) readUser(payload []byte) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	if user.TokenID, err = claims.id("jti"); err != nil {
+	if _, err = claims.id("jti"); err != nil {
 		return nil, err
 	}
 	user.Operator = c.isOperator(claims)

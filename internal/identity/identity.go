@@ -16,15 +16,6 @@ import (
 	"github.com/previewd/previewd"
 )
 
-// User is who a verified token speaks for.
-type User struct {
-	ID        string
-	SessionID string // "" when the token names none
-	Operator  bool
-	Expires   time.Time // zero: never
-	TokenID   string    // "" when the token has none
-}
-
 // Provider says whose tokens are taken, and so what a user's must hold.
 type Provider string
 
@@ -51,7 +42,7 @@ type Config struct {
 	OperatorClaim string
 	OperatorValue string
 	LocalToken    string // speaks for LocalUser as it is; "" is none
-	LocalUser     User
+	LocalUser     previewd.User
 	Leeway        time.Duration    // for clocks that differ; default 60 s
 	Now           func() time.Time // default time.Now
 	HTTP          *http.Client     // fetches keys; default one of its own. Its redirects and timeout are set here
@@ -145,7 +136,7 @@ func (c *Config) check() error {
 // Verify returns whom the token speaks for. It returns CodeUnauthorized for a
 // token that is not good, with the same message whatever is wrong with it and the
 // cause in Err, and CodeUnavailable when that cannot be said now.
-func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
+func (v *Verifier) Verify(ctx context.Context, token string) (*previewd.User, error) {
 	user, err := v.verify(ctx, token)
 	if err != nil {
 		if e := (*previewd.Error)(nil); errors.As(err, &e) {
@@ -169,7 +160,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 var errDenied = errors.New("the user or session is shut out")
 
 // verify returns an *Error only for what is not the token's fault.
-func (v *Verifier) verify(ctx context.Context, token string) (*User, error) {
+func (v *Verifier) verify(ctx context.Context, token string) (*previewd.User, error) {
 	if len(token) > maxToken {
 		return nil, fmt.Errorf("the token has %d bytes", len(token))
 	}

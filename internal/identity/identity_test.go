@@ -22,8 +22,8 @@ func TestGoodTokens(t *testing.T) {
 			f := setup(t)
 			f.issuer.Rotate(alg)
 			user := f.good(f.issuer.Token(strings.ToUpper(userID), set("jti", "token-1"), set("session_id", "s1")))
-			require.Equal(t, &identity.User{
-				ID: userID, SessionID: "s1", TokenID: "token-1", Expires: f.clock.Now().Add(time.Hour),
+			require.Equal(t, &previewd.User{
+				ID: userID, SessionID: "s1", Expires: f.clock.Now().Add(time.Hour),
 			}, user)
 		})
 		t.Run("OIDC"+alg, func(t *testing.T) {
@@ -109,9 +109,9 @@ func TestLocalToken(t *testing.T) {
 	t.Parallel()
 	const token = "pvu_0123456789abcdef"
 	f := setup(t, func(c *identity.Config) {
-		c.JWKSURL, c.LocalToken, c.LocalUser = "", token, identity.User{ID: "local", Operator: true}
+		c.JWKSURL, c.LocalToken, c.LocalUser = "", token, previewd.User{ID: "local", Operator: true}
 	})
-	require.Equal(t, &identity.User{ID: "local", Operator: true}, f.good(token))
+	require.Equal(t, &previewd.User{ID: "local", Operator: true}, f.good(token))
 	for _, bad := range []string{"", token[1:], token + "x", strings.ToUpper(token)} {
 		require.Equal(t, previewd.CodeUnauthorized, f.code(bad), bad)
 	}

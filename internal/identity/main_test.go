@@ -70,7 +70,7 @@ func setup(tb testing.TB, change ...func(*identity.Config)) *fixture {
 
 func oidc(c *identity.Config) { c.Provider, c.Audience = identity.OIDC, "previewd" }
 
-func (f *fixture) good(token string) *identity.User {
+func (f *fixture) good(token string) *previewd.User {
 	f.tb.Helper()
 	user, err := f.Verify(f.tb.Context(), token)
 	require.NoError(f.tb, err)

@@ -119,14 +119,23 @@ func (db *DB) findBuild(ctx context.Context, id, and string) (*Build, error) {
 // changes either before the transaction ends. It returns CodeNotFound when there
 // is no such build.
 func (db *DB) LockBuild(ctx context.Context, id string) (*Build, error) {
-	b, err := db.FindAnyBuild(ctx, id)
+	return db.lockBuild(ctx, id, ``)
+}
+
+// LockLiveBuild is LockBuild but for those of deleted projects: it does not find them.
+func (db *DB) LockLiveBuild(ctx context.Context, id string) (*Build, error) {
+	return db.lockBuild(ctx, id, notDeleted)
+}
+
+func (db *DB) lockBuild(ctx context.Context, id, and string) (*Build, error) {
+	b, err := db.findBuild(ctx, id, and)
 	if err != nil || db.engine.locking(lockProject) == "" {
 		return b, err
 	}
 	if _, err := db.LockAnyProject(ctx, b.ProjectID); err != nil {
 		return nil, err
 	}
-	return db.FindAnyBuild(ctx, id) // as it is now that the lock is held
+	return db.findBuild(ctx, id, and) // as it is now that the lock is held
 }
 
 // FindRunnableBuild returns the build that is claimed next, locked with its
@@ -195,13 +204,6 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 		}
 		failure = string(raw)
 	}
-	var started, finished any
-	if b.StartedAt != nil {
-		started = micros(*b.StartedAt)
-	}
-	if b.FinishedAt != nil {
-		finished = micros(*b.FinishedAt)
-	}
 	guard := `epoch = $2 AND state = $3`
 	if fault.Off(fault.StateGuard) {
 		guard = `epoch >= $2 - 1000000 AND state <> $3 || '-'`
@@ -216,5 +218,5 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 		b.ID, read.Epoch, string(read.Status),
 		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
 		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
-		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, started, finished, b.Cache, micros(b.ClaimedAt)))
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, microsPtr(b.StartedAt), microsPtr(b.FinishedAt), b.Cache, micros(b.ClaimedAt)))
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -260,6 +262,15 @@ func null(s string) any {
 		return nil
 	}
 	return s
+}
+
+// parameters are those of an IN: n of them, $first, $first+1 and so on.
+func parameters(first, n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = "$" + strconv.Itoa(first+i)
+	}
+	return strings.Join(list, ", ")
 }
 
 func text(s *string) string {

@@ -95,25 +95,35 @@ func (db *DB) ListBilling(ctx context.Context, ownerID, below string, limit int)
 }
 
 func (db *DB) fillEntries(ctx context.Context, list []previewd.BillingSession) error {
-	for i := range list {
-		entries, err := all(ctx, db, func(r rows) (e previewd.BillingEntry, err error) {
-			var at int64
-			err = r.Scan(&e.Key, &e.Meter, &e.Quantity, &e.Unit, &e.AmountMicros, &at)
-			e.At = timeOf(&at)
-			return e, err
-		}, `SELECT entry_key, meter, quantity, unit, amount_micros, at FROM gateway_billing_entries WHERE session_id = $1 ORDER BY entry_key`, list[i].ID)
-		if err != nil {
-			return err
-		}
-		list[i].Entries = append(list[i].Entries, entries...)
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	sessions, ids := map[string]*previewd.BillingSession{}, make([]any, len(list))
+	for i := range list {
+		s := &list[i]
+		sessions[s.ID], ids[i] = s, s.ID
+	}
+	type entry struct {
+		previewd.BillingEntry
+		session string
+	}
+	entries, err := all(ctx, db, func(r rows) (e entry, err error) {
+		var at int64
+		err = r.Scan(&e.session, &e.Key, &e.Meter, &e.Quantity, &e.Unit, &e.AmountMicros, &at)
+		e.At = timeOf(&at)
+		return e, err
+	}, `SELECT session_id, entry_key, meter, quantity, unit, amount_micros, at FROM gateway_billing_entries
+		WHERE session_id IN (`+parameters(1, len(ids))+`) ORDER BY entry_key`, ids...)
+	for _, e := range entries {
+		s := sessions[e.session]
+		s.Entries = append(s.Entries, e.BillingEntry)
+	}
+	return err
 }
 
 // Usage is what a user has used up of the quotas.
 type Usage struct {
 	BuildsToday  int
-	Pending      int // requests whose builds are not stored yet
 	Active       int // builds that are not over
 	SpentMicros  int64
 	NextMidnight time.Time // UTC
@@ -133,9 +143,6 @@ func (db *DB) CountUsage(ctx context.Context, userID, but string) (u Usage, err 
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	u.NextMidnight, u.NextMonth = day.AddDate(0, 0, 1), month.AddDate(0, 1, 0)
-	if u.Pending, err = db.CountPending(ctx, userID); err != nil {
-		return u, err
-	}
 	if _, err = db.one(ctx, []any{&u.Active}, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE owner_id = $1 AND state = 'open' AND project_id <> $2`,
 		userID, but); err != nil {
 		return u, err

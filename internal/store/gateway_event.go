@@ -17,16 +17,17 @@ type AppFeed struct {
 }
 
 // FindAppFeed returns how far the worker's feed was applied.
-func (db *DB) FindAppFeed(ctx context.Context) (f AppFeed, err error) {
-	_, err = db.one(ctx, []any{&f.Cursor, &f.Generation, &f.Position}, `SELECT cursor, generation, position FROM gateway_feed WHERE name = 'worker'`)
-	return f, err
-}
+func (db *DB) FindAppFeed(ctx context.Context) (AppFeed, error) { return db.findAppFeed(ctx, "") }
 
 // LockAppFeed is FindAppFeed for the one that applies events: others wait until
 // the transaction ends.
-func (db *DB) LockAppFeed(ctx context.Context) (f AppFeed, err error) {
+func (db *DB) LockAppFeed(ctx context.Context) (AppFeed, error) {
+	return db.findAppFeed(ctx, db.engine.locking(lockRow))
+}
+
+func (db *DB) findAppFeed(ctx context.Context, locking string) (f AppFeed, err error) {
 	_, err = db.one(ctx, []any{&f.Cursor, &f.Generation, &f.Position},
-		`SELECT cursor, generation, position FROM gateway_feed WHERE name = 'worker'`+db.engine.locking(lockRow))
+		`SELECT cursor, generation, position FROM gateway_feed WHERE name = 'worker'`+locking)
 	return f, err
 }
 
@@ -92,10 +93,8 @@ func (db *DB) LastAppOwnerEvent(ctx context.Context, ownerID string) (position i
 // ParkedEvent is an event that cannot be applied yet, or ever.
 type ParkedEvent struct {
 	previewd.Event
-	Poison   bool
 	Error    string
 	Attempts int
-	ParkedAt time.Time
 }
 
 // ParkEvent keeps an event for later, as one that waits since a moment; one that
@@ -124,16 +123,14 @@ func (db *DB) PoisonEvent(ctx context.Context, e previewd.Event, why string, att
 }
 
 func scanParked(r rows) (p ParkedEvent, err error) {
-	var text, state string
-	var at int64
-	if err := r.Scan(&text, &state, &p.Error, &p.Attempts, &at); err != nil {
+	var text string
+	if err := r.Scan(&text, &p.Error, &p.Attempts); err != nil {
 		return p, err
 	}
-	p.Poison, p.ParkedAt = state == "poison", timeOf(&at)
 	return p, json.Unmarshal([]byte(text), &p.Event)
 }
 
-const parkedColumns = `event, state, error, attempts, parked_at`
+const parkedColumns = `event, error, attempts`
 
 // ListParked returns a project's parked events, in order.
 func (db *DB) ListParked(ctx context.Context, projectID string) ([]ParkedEvent, error) {
@@ -170,7 +167,7 @@ func (db *DB) ListPoison(ctx context.Context, limit int) ([]ParkedEvent, error) 
 	return all(ctx, db, scanParked, `SELECT `+parkedColumns+` FROM gateway_parked_events WHERE state = 'poison' ORDER BY project_id, seq LIMIT $1`, limit)
 }
 
-// RetryPoison has a project's events tried again that could not be applied.
+// RetryPoison makes a project's events that could not be applied parked ones.
 func (db *DB) RetryPoison(ctx context.Context, projectID string) error {
 	_, err := db.exec(ctx, `UPDATE gateway_parked_events SET state = 'parked', error = '' WHERE project_id = $1 AND state = 'poison'`, projectID)
 	return err

@@ -16,8 +16,7 @@ type Intent struct {
 	ClientKey   string // the user's Idempotency-Key, or none:<id>
 	Fingerprint string
 	WorkerKey   string
-	Status      int    // of the stored answer; 0 while there is none
-	Body        []byte // nil when there is none, or when it was pruned
+	Body        []byte // the stored answer; nil when there is none, or when it was pruned
 	BodyPruned  bool
 	ClaimedBy   string
 	ClaimUntil  time.Time
@@ -27,7 +26,7 @@ type Intent struct {
 }
 
 const intentColumns = `id, operation, state, name, project_id, build_id, cancel_requested, attempts, next_attempt_at, last_error,
-	reference_id, created_at, updated_at, user_id, client_key, fingerprint, worker_key, status, body, body_pruned_at,
+	reference_id, created_at, updated_at, user_id, client_key, fingerprint, worker_key, body, body_pruned_at,
 	claimed_by, claim_until, deadline_at, request_id`
 
 func scanIntent(r rows) (*Intent, error) {
@@ -38,7 +37,7 @@ func scanIntent(r rows) (*Intent, error) {
 	var pruned *int64
 	err := r.Scan(&in.ID, &in.Operation, (*string)(&in.State), &in.Name, &project, &build, &cancel, &in.Attempts, &next,
 		(*string)(&in.LastError), &in.ReferenceID, &created, &updated, &in.UserID, &in.ClientKey, &in.Fingerprint, &in.WorkerKey,
-		&in.Status, &in.Body, &pruned, &in.ClaimedBy, &until, &deadline, &in.RequestID)
+		&in.Body, &pruned, &in.ClaimedBy, &until, &deadline, &in.RequestID)
 	in.ProjectID, in.BuildID, in.CancelRequested, in.BodyPruned = project.String, build.String, cancel == 1, pruned != nil
 	in.CreatedAt, in.UpdatedAt, in.ClaimUntil, in.DeadlineAt = timeOf(&created), timeOf(&updated), timeOf(&until), timeOf(&deadline)
 	if in.State == previewd.IntentPending || in.State == previewd.IntentAttention {
@@ -47,6 +46,7 @@ func scanIntent(r rows) (*Intent, error) {
 	return in, err
 }
 
+// findIntent returns an intent, or nil.
 func (db *DB) findIntent(ctx context.Context, where string, args ...any) (*Intent, error) {
 	list, err := all(ctx, db, scanIntent, `SELECT `+intentColumns+` FROM gateway_intents WHERE `+where, args...)
 	if err != nil || len(list) == 0 {
@@ -55,19 +55,31 @@ func (db *DB) findIntent(ctx context.Context, where string, args ...any) (*Inten
 	return list[0], nil
 }
 
-// InsertIntent stores a new intent and how to ask the worker. When the user's
-// key is taken it stores nothing and returns the intent that has it: with an
-// engine of concurrent writers an equal request waits here. It must be the first
-// write of its transaction.
+// findIntentByID is findIntent that returns CodeNotFound.
+func (db *DB) findIntentByID(ctx context.Context, id, where string, args ...any) (*Intent, error) {
+	if !previewd.IsID(id) {
+		return nil, previewd.NotFound("intent", id)
+	}
+	in, err := db.findIntent(ctx, where, args...)
+	if err == nil && in == nil {
+		err = previewd.NotFound("intent", id)
+	}
+	return in, err
+}
+
+// InsertIntent stores a new intent. When the user's key is taken it stores
+// nothing and returns the intent that has it: with an engine of concurrent
+// writers an equal request waits here. Of its transaction only OpenIntentWindow
+// comes before.
 func (db *DB) InsertIntent(ctx context.Context, in *Intent) (taken *Intent, err error) {
 	n, err := db.exec(ctx, `
 		INSERT INTO gateway_intents (id, user_id, client_key, operation, fp_version, fingerprint, worker_key, state, name,
-			project_id, status, body, next_attempt_at, claimed_by, claim_until, deadline_at, last_error, reference_id,
+			project_id, body, next_attempt_at, claimed_by, claim_until, deadline_at, last_error, reference_id,
 			request_id, created_at, updated_at, attempts)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20, $21)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $19, $20)
 		ON CONFLICT (user_id, client_key) DO NOTHING`,
 		in.ID, in.UserID, in.ClientKey, in.Operation, FingerprintVersion, in.Fingerprint, in.WorkerKey, string(in.State), in.Name,
-		null(in.ProjectID), in.Status, in.Body, micros(db.now), in.ClaimedBy, in.ClaimUntil.UnixMicro(), micros(in.DeadlineAt),
+		null(in.ProjectID), in.Body, micros(db.now), in.ClaimedBy, in.ClaimUntil.UnixMicro(), micros(in.DeadlineAt),
 		string(in.LastError), in.ReferenceID, in.RequestID, micros(db.now), in.Attempts)
 	if err != nil || n == 1 {
 		return nil, err
@@ -124,14 +136,7 @@ func (db *DB) LockUser(ctx context.Context, userID string) error {
 // FindIntent returns a user's intent; "" is any user. It returns CodeNotFound
 // when there is no such intent.
 func (db *DB) FindIntent(ctx context.Context, userID, id string) (*Intent, error) {
-	if !previewd.IsID(id) {
-		return nil, previewd.NotFound("intent", id)
-	}
-	in, err := db.findIntent(ctx, `id = $1 AND ($2 = '' OR user_id = $2)`, id, userID)
-	if err == nil && in == nil {
-		err = previewd.NotFound("intent", id)
-	}
-	return in, err
+	return db.findIntentByID(ctx, id, `id = $1 AND ($2 = '' OR user_id = $2)`, id, userID)
 }
 
 // FindIntentByWorkerKey returns the intent that asks the worker with a key, or nil.
@@ -148,14 +153,7 @@ func (db *DB) LockIntentByWorkerKey(ctx context.Context, key string) (*Intent, e
 // LockIntent returns an intent that nobody else changes until the transaction
 // ends. It returns CodeNotFound.
 func (db *DB) LockIntent(ctx context.Context, id string) (*Intent, error) {
-	if !previewd.IsID(id) {
-		return nil, previewd.NotFound("intent", id)
-	}
-	in, err := db.findIntent(ctx, `id = $1`+db.engine.locking(lockRow), id)
-	if err == nil && in == nil {
-		err = previewd.NotFound("intent", id)
-	}
-	return in, err
+	return db.findIntentByID(ctx, id, `id = $1`+db.engine.locking(lockRow), id)
 }
 
 // Claim is the time that one process has to work on an intent.
@@ -177,9 +175,10 @@ func (db *DB) ClaimIntents(ctx context.Context, c Claim, limit int) (list []*Int
 	return list, nil
 }
 
-// ReleaseClaims gives back what a holder has claimed, and returns how much.
-func (db *DB) ReleaseClaims(ctx context.Context, holder string) (int64, error) {
-	return db.exec(ctx, `UPDATE gateway_intents SET claim_until = 0 WHERE state = 'pending' AND claimed_by = $1 AND claim_until > 0`, holder)
+// ReleaseClaims gives back what a holder has claimed.
+func (db *DB) ReleaseClaims(ctx context.Context, holder string) error {
+	_, err := db.exec(ctx, `UPDATE gateway_intents SET claim_until = 0 WHERE state = 'pending' AND claimed_by = $1 AND claim_until > 0`, holder)
+	return err
 }
 
 // HastenPostponed makes intents due now that wait because the worker was away,
@@ -219,11 +218,11 @@ func (db *DB) claimIntents(ctx context.Context, c Claim, where string, args ...a
 	return list, nil
 }
 
-// RenewClaim prolongs a claim; false when the holder has lost it.
-func (db *DB) RenewClaim(ctx context.Context, c Claim, id string) (bool, error) {
-	n, err := db.exec(ctx, `UPDATE gateway_intents SET claim_until = $3 WHERE id = $1 AND claimed_by = $2 AND state IN ('pending', 'attention')`,
+// RenewClaim prolongs a claim that the holder still has.
+func (db *DB) RenewClaim(ctx context.Context, c Claim, id string) error {
+	_, err := db.exec(ctx, `UPDATE gateway_intents SET claim_until = $3 WHERE id = $1 AND claimed_by = $2 AND state IN ('pending', 'attention')`,
 		id, c.Holder, db.now.Add(c.For).UnixMicro())
-	return n == 1, err
+	return err
 }
 
 // PostponeIntent gives a claim back: the next attempt is due at a moment.
@@ -269,10 +268,10 @@ func (db *DB) NameIntent(ctx context.Context, id, name string) error {
 // ask for is forgotten. It returns CodeConflict when the intent had ended before.
 func (db *DB) EndIntent(ctx context.Context, in *Intent) error {
 	err := changedOne(db.exec(ctx, `
-		UPDATE gateway_intents SET state = $2, name = $3, project_id = $4, build_id = $5, status = $6, body = $7, last_error = $8,
-			claim_until = 0, updated_at = $9
+		UPDATE gateway_intents SET state = $2, name = $3, project_id = $4, build_id = $5, body = $6, last_error = $7,
+			claim_until = 0, updated_at = $8
 		WHERE id = $1 AND state IN ('pending', 'attention')`,
-		in.ID, string(in.State), in.Name, null(in.ProjectID), null(in.BuildID), in.Status, in.Body, string(in.LastError), micros(db.now)))
+		in.ID, string(in.State), in.Name, null(in.ProjectID), null(in.BuildID), in.Body, string(in.LastError), micros(db.now)))
 	if err != nil {
 		return err
 	}

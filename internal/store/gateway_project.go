@@ -313,13 +313,13 @@ func (db *DB) ListOpenAppBuilds(ctx context.Context, projectID string) ([]*AppBu
 func (db *DB) ClaimComparisons(ctx context.Context, before time.Time, limit int) ([]*AppBuild, error) {
 	list, err := all(ctx, db, scanAppBuild, `SELECT `+appBuildColumns+` FROM gateway_builds b
 		WHERE b.finished_at IS NULL AND b.compared_at < $1 ORDER BY b.compared_at LIMIT $2`+db.engine.locking(skipLockedRow), micros(before), limit)
-	if err != nil {
+	if err != nil || len(list) == 0 {
 		return nil, err
 	}
+	args := []any{micros(db.now)}
 	for _, b := range list {
-		if _, err := db.exec(ctx, `UPDATE gateway_builds SET compared_at = $2 WHERE id = $1`, b.ID, micros(db.now)); err != nil {
-			return nil, err
-		}
+		args = append(args, b.ID)
 	}
-	return list, nil
+	_, err = db.exec(ctx, `UPDATE gateway_builds SET compared_at = $1 WHERE id IN (`+parameters(2, len(list))+`)`, args...)
+	return list, err
 }

@@ -36,21 +36,6 @@ func (db *DB) PruneReferences(ctx context.Context, limit int) (int64, error) {
 		SELECT reference_id FROM reference_ids WHERE at < $1 ORDER BY at LIMIT $2)`, micros(db.now.Add(-keepReferences)), limit)
 }
 
-// PruneOldReferences drops all that PruneReferences would, in small transactions.
-func (db *DB) PruneOldReferences(ctx context.Context) error {
-	const batch = 500
-	for dropped := int64(batch); dropped == batch; {
-		err := db.Tx(ctx, "reference.prune", func(tx *DB) (err error) {
-			dropped, err = tx.PruneReferences(ctx, batch)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // FindReference returns what is known of a reference id: of a problem that was
 // answered, and of the build or intent that bears it. It returns CodeNotFound when nothing is.
 func (db *DB) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {

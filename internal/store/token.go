@@ -10,38 +10,21 @@ import (
 
 // InsertToken stores a service token with the sha256 of its secret.
 func (db *DB) InsertToken(ctx context.Context, t *previewd.Token, hash previewd.Digest) error {
-	var expires any
-	if t.ExpiresAt != nil {
-		expires = micros(*t.ExpiresAt)
-	}
 	_, err := db.exec(ctx, `
 		INSERT INTO worker_tokens (id, name, secret_hash, principal, service, scopes, legacy_ids, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		t.ID, t.Name, string(hash), t.Principal, t.Service, t.Scopes.String(), flag(t.LegacyIDs), micros(t.CreatedAt), expires)
+		t.ID, t.Name, string(hash), t.Principal, t.Service, t.Scopes.String(), number01(t.LegacyIDs), micros(t.CreatedAt), microsPtr(t.ExpiresAt))
 	return err
 }
 
-func flag(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
+const tokenColumns = `id, name, principal, service, scopes, legacy_ids, created_at, last_used_at, expires_at, revoked_at`
 
-const tokenColumns = `id, name, secret_hash, principal, service, scopes, legacy_ids, created_at, last_used_at, expires_at, revoked_at`
-
-// StoredToken is a token and the sha256 of its secret.
-type StoredToken struct {
-	previewd.Token
-	Hash previewd.Digest
-}
-
-func scanToken(r rows) (*StoredToken, error) {
-	t := new(StoredToken)
+func scanToken(r rows) (*previewd.Token, error) {
+	t := new(previewd.Token)
 	var scopes string
 	var legacy, created int64
 	var used, expires, revoked *int64
-	err := r.Scan(&t.ID, &t.Name, (*string)(&t.Hash), &t.Principal, &t.Service, &scopes, &legacy, &created, &used, &expires, &revoked)
+	err := r.Scan(&t.ID, &t.Name, &t.Principal, &t.Service, &scopes, &legacy, &created, &used, &expires, &revoked)
 	for scope := range strings.FieldsSeq(scopes) {
 		t.Scopes = append(t.Scopes, previewd.Scope(scope))
 	}
@@ -52,13 +35,13 @@ func scanToken(r rows) (*StoredToken, error) {
 
 // FindToken returns the token of a secret with this sha256, whatever became of
 // it, or nil.
-func (db *DB) FindToken(ctx context.Context, hash previewd.Digest) (*StoredToken, error) {
+func (db *DB) FindToken(ctx context.Context, hash previewd.Digest) (*previewd.Token, error) {
 	return db.findToken(ctx, `secret_hash = $1`, string(hash))
 }
 
 // FindTokenByName returns the token of this id, or the one of this name that is
 // not revoked, or nil.
-func (db *DB) FindTokenByName(ctx context.Context, idOrName string) (*StoredToken, error) {
+func (db *DB) FindTokenByName(ctx context.Context, idOrName string) (*previewd.Token, error) {
 	t, err := db.findToken(ctx, `id = $1`, idOrName)
 	if err != nil || t != nil {
 		return t, err
@@ -66,7 +49,7 @@ func (db *DB) FindTokenByName(ctx context.Context, idOrName string) (*StoredToke
 	return db.findToken(ctx, `name = $1 AND revoked_at IS NULL`, idOrName)
 }
 
-func (db *DB) findToken(ctx context.Context, where string, args ...any) (*StoredToken, error) {
+func (db *DB) findToken(ctx context.Context, where string, args ...any) (*previewd.Token, error) {
 	list, err := all(ctx, db, scanToken, `SELECT `+tokenColumns+` FROM worker_tokens WHERE `+where, args...)
 	if err != nil || len(list) == 0 {
 		return nil, err
@@ -75,7 +58,7 @@ func (db *DB) findToken(ctx context.Context, where string, args ...any) (*Stored
 }
 
 // ListTokens returns all tokens, the oldest first.
-func (db *DB) ListTokens(ctx context.Context) ([]*StoredToken, error) {
+func (db *DB) ListTokens(ctx context.Context) ([]*previewd.Token, error) {
 	return all(ctx, db, scanToken, `SELECT `+tokenColumns+` FROM worker_tokens ORDER BY created_at, id`)
 }
 

@@ -143,20 +143,15 @@ func (db *DB) InsertWebhookTest(ctx context.Context, endpointID, webhookID strin
 	return db.InsertWebhookDelivery(ctx, WebhookDelivery{EndpointID: endpointID, WebhookID: webhookID, Type: e.Type, Payload: payload})
 }
 
+// deliveryColumns are followed by the payload, or NULL in its place.
 const deliveryColumns = `
 	d.id, d.endpoint_id, d.webhook_id, d.replay, d.type, d.state, d.attempts, d.next_attempt_at,
 	d.last_status, d.last_error, d.created_at, d.ended_at`
 
-func deliveryDest(d *previewd.WebhookDelivery, next, created, ended **int64) []any {
-	return []any{
-		&d.ID, &d.EndpointID, &d.WebhookID, &d.Replay, &d.Type, (*string)(&d.Status), &d.Attempts, next,
-		&d.LastStatus, &d.LastError, created, ended,
-	}
-}
-
 func scanDelivery(r rows) (d previewd.WebhookDelivery, err error) {
 	var next, created, ended *int64
-	err = r.Scan(deliveryDest(&d, &next, &created, &ended)...)
+	err = r.Scan(&d.ID, &d.EndpointID, &d.WebhookID, &d.Replay, &d.Type, (*string)(&d.Status), &d.Attempts, &next,
+		&d.LastStatus, &d.LastError, &created, &ended, (*[]byte)(&d.Payload))
 	d.NextAttemptAt, d.CreatedAt, d.EndedAt = timePtr(next), timeOf(created), timePtr(ended)
 	return d, err
 }
@@ -164,20 +159,16 @@ func scanDelivery(r rows) (d previewd.WebhookDelivery, err error) {
 // FindWebhookDelivery returns a delivery with its payload, without its attempts.
 // It returns CodeNotFound when the endpoint has none of this id.
 func (db *DB) FindWebhookDelivery(ctx context.Context, endpointID, id string) (*previewd.WebhookDelivery, error) {
-	d := new(previewd.WebhookDelivery)
-	var next, created, ended *int64
-	var payload []byte
-	found, err := db.one(ctx, append(deliveryDest(d, &next, &created, &ended), &payload), `
+	list, err := all(ctx, db, scanDelivery, `
 		SELECT `+deliveryColumns+`, d.payload FROM gateway_webhook_deliveries d WHERE d.id = $1 AND d.endpoint_id = $2`,
 		id, endpointID)
 	if err != nil {
 		return nil, err
 	}
-	if !found {
+	if len(list) == 0 {
 		return nil, previewd.NotFound("delivery", id)
 	}
-	d.NextAttemptAt, d.CreatedAt, d.EndedAt, d.Payload = timePtr(next), timeOf(created), timePtr(ended), payload
-	return d, nil
+	return &list[0], nil
 }
 
 // ListWebhookDeliveries returns an endpoint's deliveries before (at, id), the
@@ -188,7 +179,7 @@ func (db *DB) ListWebhookDeliveries(ctx context.Context, endpointID string, f We
 		before = f.At.UnixMicro()
 	}
 	return all(ctx, db, scanDelivery, `
-		SELECT `+deliveryColumns+` FROM gateway_webhook_deliveries d
+		SELECT `+deliveryColumns+`, NULL FROM gateway_webhook_deliveries d
 		WHERE d.endpoint_id = $1 AND (d.created_at, d.id) < ($2, $3) AND (d.state = $4 OR CAST($4 AS TEXT) = '')
 		ORDER BY d.created_at DESC, d.id DESC LIMIT $5`,
 		endpointID, before, f.ID, string(f.Status), f.Limit)

@@ -120,19 +120,12 @@ func (db *DB) ListWebhookEndpoints(ctx context.Context, ownerID string) ([]*Webh
 // UpdateWebhookEndpoint writes what may change of an endpoint that the transaction
 // has locked.
 func (db *DB) UpdateWebhookEndpoint(ctx context.Context, e *WebhookEndpoint) error {
-	var until, failing any
-	if e.BothSignUntil != nil {
-		until = micros(*e.BothSignUntil)
-	}
-	if e.FailingSince != nil {
-		failing = micros(*e.FailingSince)
-	}
 	return changedOne(db.exec(ctx, `
 		UPDATE gateway_webhook_endpoints SET url = $2, description = $3, types = $4, secret = $5, previous_secret = $6,
 			previous_until = $7, state = $8, disabled_reason = $9, failing_since = $10
 		WHERE id = $1`,
 		e.ID, e.URL, e.Description, packTypes(e.Types), e.Secret, null(e.PreviousSecret),
-		until, string(e.Status), e.DisabledReason, failing))
+		microsPtr(e.BothSignUntil), string(e.Status), e.DisabledReason, microsPtr(e.FailingSince)))
 }
 
 // DeleteWebhookEndpoint deletes an endpoint with its deliveries and their attempts.

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/store"
@@ -44,7 +43,7 @@ func (d *Deliverer) post(ctx context.Context, c *store.WebhookClaim) answer {
 	if err == nil {
 		defer response.Body.Close()
 		a.Status = response.StatusCode
-		a.retryAfter = retryAfter(response.Header, now)
+		a.retryAfter = previewd.ParseRetryAfter(response.Header.Get("Retry-After"), now)
 		body, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // an answer that breaks off has its status all the same
 		a.Excerpt = excerpt(body)
 	}
@@ -123,9 +122,5 @@ func explain(err error) string {
 
 // excerpt returns the beginning of an answer as text that does no harm.
 func excerpt(body []byte) string {
-	text := strings.Map(previewd.Harmless, strings.ToValidUTF8(string(body[:min(len(body), maxExcerpt)]), ""))
-	for !utf8.ValidString(text) || len(text) > maxExcerpt {
-		text = text[:len(text)-1]
-	}
-	return text
+	return strings.Map(previewd.Harmless, strings.ToValidUTF8(string(body[:min(len(body), maxExcerpt)]), ""))
 }

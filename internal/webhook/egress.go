@@ -32,6 +32,7 @@ type EgressConfig struct {
 // elsewhere a second later, and an address can be spelled in many ways.
 type Egress struct {
 	cfg    EgressConfig
+	ports  []uint16 // that may be reached
 	guard  *ssrf.Guardian
 	client *http.Client
 }
@@ -59,9 +60,9 @@ func NewEgress(cfg EgressConfig) *Egress {
 			v6 = append(v6, prefix)
 		}
 	}
-	e := &Egress{cfg: cfg, guard: ssrf.New(
-		ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...),
-		ssrf.WithPorts(append([]uint16{443, 80}, cfg.AllowPorts...)...),
+	ports := append([]uint16{443, 80}, cfg.AllowPorts...)
+	e := &Egress{cfg: cfg, ports: ports, guard: ssrf.New(
+		ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...), ssrf.WithPorts(ports...),
 	)}
 	dialer := &net.Dialer{Timeout: cfg.Timeout, Control: e.control, Resolver: cfg.Resolver}
 	e.client = &http.Client{

@@ -305,8 +305,8 @@ func TestCheckURL(t *testing.T) {
 		"https://user:secret@example.com/":           "user or password",
 		"https://example.com/#part":                  "fragment",
 		"https://example.com/#":                      "fragment",
-		"https://example.com:8080/":                  "443 or 80",
-		"https://example.com:99999/":                 "443 or 80",
+		"https://example.com:8080/":                  "one of [443 80]",
+		"https://example.com:99999/":                 "one of [443 80]",
 		"https://example.com:/":                      "without a port",
 		"https://bücher.example/":                    "xn--",
 		"https://example.com/a b":                    "cannot be read",
@@ -339,6 +339,7 @@ func TestCheckURL(t *testing.T) {
 	for _, good := range []string{"http://10.1.2.3:8080/", "http://localhost/", "http://[fd00:1::5]/", "https://example.com/"} {
 		require.NoError(t, inside.CheckURL(good), good)
 	}
+	require.ErrorContains(t, inside.CheckURL("https://example.com:9090/"), "one of [443 80 8080]", "the operator's too")
 	for _, bad := range []string{"http://10.2.0.1/", "http://[::1]/", "http://[fd00:2::5]/"} {
 		require.Error(t, inside.CheckURL(bad), bad)
 	}

@@ -1,10 +1,6 @@
 package webhook
 
-import (
-	"net/http"
-	"strconv"
-	"time"
-)
+import "time"
 
 // Schedule is how long to wait before each attempt, as Standard Webhooks has it.
 // After the last one a delivery has failed, three days after it began.
@@ -29,16 +25,4 @@ func delayAfter(attempt int, retryAfter time.Duration, random float64) (delay ti
 	}
 	delay = time.Duration(float64(schedule[attempt]) * (1 + jitter*(2*random-1)))
 	return min(max(delay, retryAfter), maxDelay), true
-}
-
-// retryAfter reads the header Retry-After: seconds or a date. 0 is none.
-func retryAfter(header http.Header, now time.Time) time.Duration {
-	text := header.Get("Retry-After")
-	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
-		return time.Duration(min(max(seconds, 0), int64(maxDelay/time.Second))) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(at.Sub(now), 0), maxDelay)
-	}
-	return 0
 }

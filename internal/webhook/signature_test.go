@@ -24,14 +24,6 @@ const (
 	vectorSignature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 )
 
-func headers(id string, at int64, signature string) http.Header {
-	h := http.Header{}
-	h.Set(webhook.HeaderID, id)
-	h.Set(webhook.HeaderTimestamp, strconv.FormatInt(at, 10))
-	h.Set(webhook.HeaderSignature, signature)
-	return h
-}
-
 func TestSignatureOfThePublishedVector(t *testing.T) {
 	t.Parallel()
 	got, err := webhook.Sign([]string{vectorSecret}, vectorID, time.Unix(vectorTime, 0), []byte(vectorBody))
@@ -39,49 +31,8 @@ func TestSignatureOfThePublishedVector(t *testing.T) {
 	require.Equal(t, vectorSignature, got)
 }
 
-func TestVerify(t *testing.T) {
-	t.Parallel()
-	wrong := "v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc="
-	ok := func() http.Header { return headers(vectorID, vectorTime, vectorSignature) }
-	with := func(name, value string) http.Header {
-		h := ok()
-		h.Set(name, value)
-		return h
-	}
-	for name, test := range map[string]struct {
-		header http.Header
-		now    int64
-		body   string
-		want   error
-	}{
-		"Right":               {ok(), vectorTime, vectorBody, nil},
-		"OneOfSeveral":        {with("webhook-signature", wrong+" v2,abc "+vectorSignature), vectorTime, vectorBody, nil},
-		"AlmostTooOld":        {ok(), vectorTime + 300, vectorBody, nil},
-		"AlmostTooNew":        {ok(), vectorTime - 300, vectorBody, nil},
-		"TooOld":              {ok(), vectorTime + 301, vectorBody, webhook.ErrTimestamp},
-		"TooNew":              {ok(), vectorTime - 301, vectorBody, webhook.ErrTimestamp},
-		"OtherBody":           {ok(), vectorTime, vectorBody + " ", webhook.ErrSignature},
-		"EmptyBody":           {ok(), vectorTime, "", webhook.ErrSignature},
-		"OtherID":             {with("webhook-id", "msg_other"), vectorTime, vectorBody, webhook.ErrSignature},
-		"OtherTime":           {with("webhook-timestamp", strconv.Itoa(vectorTime+1)), vectorTime, vectorBody, webhook.ErrSignature},
-		"WrongSignature":      {with("webhook-signature", wrong), vectorTime, vectorBody, webhook.ErrSignature},
-		"NoVersion":           {with("webhook-signature", strings.TrimPrefix(vectorSignature, "v1,")), vectorTime, vectorBody, webhook.ErrSignature},
-		"OtherVersion":        {with("webhook-signature", "v2"+strings.TrimPrefix(vectorSignature, "v1")), vectorTime, vectorBody, webhook.ErrSignature},
-		"HalfASignature":      {with("webhook-signature", vectorSignature[:20]), vectorTime, vectorBody, webhook.ErrSignature},
-		"OnlyAVersion":        {with("webhook-signature", "v1,"), vectorTime, vectorBody, webhook.ErrSignature},
-		"NoID":                {with("webhook-id", ""), vectorTime, vectorBody, webhook.ErrHeaders},
-		"NoSignature":         {with("webhook-signature", ""), vectorTime, vectorBody, webhook.ErrHeaders},
-		"NoTime":              {with("webhook-timestamp", ""), vectorTime, vectorBody, webhook.ErrHeaders},
-		"TimeIsNoNumber":      {with("webhook-timestamp", "soon"), vectorTime, vectorBody, webhook.ErrHeaders},
-		"TimeInOtherSpelling": {with("webhook-timestamp", "+"+strconv.Itoa(vectorTime)), vectorTime, vectorBody, webhook.ErrHeaders},
-	} {
-		err := webhook.Verify([]string{vectorSecret}, test.header, time.Unix(test.now, 0), []byte(test.body))
-		require.ErrorIs(t, err, test.want, name)
-	}
-}
-
-// What we sign, the reference implementation verifies, with either secret of a
-// rotation; and what it signs, we do.
+// What we sign, the reference implementation verifies with either secret of a
+// rotation.
 func TestSignatureAgainstTheReference(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -90,15 +41,14 @@ func TestSignatureAgainstTheReference(t *testing.T) {
 		now := time.Now()
 		signature, err := webhook.Sign([]string{current, old}, id, now, body)
 		require.NoError(t, err)
-		header := headers(id, now.Unix(), signature)
+		header := http.Header{}
+		header.Set(webhook.HeaderID, id)
+		header.Set(webhook.HeaderTimestamp, strconv.FormatInt(now.Unix(), 10))
+		header.Set(webhook.HeaderSignature, signature)
 		for _, secret := range []string{old, current} {
 			reference, err := standardwebhooks.NewWebhook(secret)
 			require.NoError(t, err)
 			require.NoError(t, reference.Verify(body, header))
-			require.NoError(t, webhook.Verify([]string{secret}, header, now, body))
-			theirs, err := reference.Sign(id, now, body)
-			require.NoError(t, err)
-			require.NoError(t, webhook.Verify([]string{current, old}, headers(id, now.Unix(), theirs), now, body))
 		}
 		reference, err := standardwebhooks.NewWebhook(webhook.NewSecret())
 		require.NoError(t, err)

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -50,8 +51,8 @@ func (e *Egress) checkPort(u *url.URL) error {
 		return nil
 	}
 	port, err := strconv.ParseUint(u.Port(), 10, 16)
-	if err != nil || !slices.Contains(append([]uint16{443, 80}, e.cfg.AllowPorts...), uint16(port)) {
-		return badURL("The URL's port must be 443 or 80.", u.Port())
+	if err != nil || !slices.Contains(e.ports, uint16(port)) {
+		return badURL(fmt.Sprintf("The URL's port must be one of %d.", e.ports), u.Port())
 	}
 	return nil
 }

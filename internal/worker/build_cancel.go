@@ -17,14 +17,8 @@ func (s *Service) CancelBuild(ctx context.Context, req previewd.CancelBuildReque
 	}
 	var b *store.Build
 	err := s.Store.Tx(ctx, "build.cancel", func(tx *store.DB) (err error) {
-		if _, err = tx.LockBuild(ctx, req.BuildID); err != nil {
+		if b, err = tx.LockLiveBuild(ctx, req.BuildID); err != nil || b.Status.Terminal() {
 			return err
-		}
-		if b, err = tx.FindBuild(ctx, req.BuildID); err != nil { // its project may be deleted
-			return err
-		}
-		if b.Status.Terminal() {
-			return nil
 		}
 		t := previewd.Trigger{Kind: previewd.TriggerCancel, Reason: previewd.CancelUser, Grace: s.Timeouts.Cancel}
 		return s.transition(ctx, tx, b, t, "service/"+req.Caller.Service)

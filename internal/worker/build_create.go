@@ -142,7 +142,7 @@ func (c *buildCreation) replay(ctx context.Context, stored *store.Key) (*preview
 	decision := decide(stored, c.key)
 	switch {
 	case decision == previewd.KeyReused:
-		return nil, keyReused()
+		return nil, previewd.ReusedKey()
 	case decision == previewd.KeyResource && stored.ResourceID == "":
 		return nil, prunedRefusal(stored)
 	case decision == previewd.KeyResource:

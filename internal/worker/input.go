@@ -36,8 +36,6 @@ const (
 	maxDepth        = 32
 )
 
-const maxUserID = 128 // bytes
-
 func invalid(message, details string) error {
 	return &previewd.Error{Code: previewd.CodeInvalid, Message: message, Details: details}
 }
@@ -64,7 +62,7 @@ func checkUserID(id string) error {
 	if strings.ContainsFunc(id, unicode.IsControl) {
 		return invalid("userId must not hold control characters.", "userId")
 	}
-	return checkText("userId", id, maxUserID)
+	return checkText("userId", id, previewd.MaxUserID)
 }
 
 // checkFiles refuses a tree that could mean different files on different

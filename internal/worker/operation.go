@@ -7,12 +7,6 @@ import (
 	"github.com/previewd/previewd"
 )
 
-// FindReference returns what is known of a reference id, also of one of a deleted
-// project. It returns CodeNotFound when nothing is.
-func (s *Service) FindReference(ctx context.Context, ref string) (*previewd.ReferenceInfo, error) {
-	return s.Store.FindReference(ctx, ref)
-}
-
 // FindOperation implements previewd.Worker. What a key has made is told for
 // ever, what it was answered for as long as answers are kept.
 func (s *Service) FindOperation(ctx context.Context, caller previewd.Caller, key string) (*previewd.Operation, error) {

@@ -2,9 +2,6 @@ package worker
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -111,7 +108,7 @@ func (s *Service) previewOf(ctx context.Context, c *store.Creation, created *sto
 	case store.OutcomeKnown:
 		switch decision := decide(&stored, c.Key); decision {
 		case previewd.KeyReused:
-			return nil, keyReused()
+			return nil, previewd.ReusedKey()
 		case previewd.KeyReplay:
 		default:
 			return s.presentPreview(ctx, stored.ResourceID)
@@ -227,22 +224,8 @@ func decide(stored *store.Key, key store.Key) previewd.KeyDecision {
 	return previewd.DecideKey(known, key.Operation, key.Fingerprint)
 }
 
-func keyReused() error {
-	return &previewd.Error{
-		Code:    previewd.CodeKeyReused,
-		Message: "This Idempotency-Key has answered another request: use a new key for a new request.",
-	}
-}
-
-// fingerprint covers everything that makes a request what it is, each part with
-// its length before it: operation, whom and what it is about, and the content.
+// fingerprint covers everything that makes a request what it is: operation, whom
+// and what it is about, and the content.
 func fingerprint(operation string, subjects []string, in input) string {
-	h := sha256.New()
-	for _, part := range append([]string{"v1", operation, in.prompt, in.files, in.metadata}, subjects...) {
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-		h.Write(length[:])
-		h.Write([]byte(part))
-	}
-	return hex.EncodeToString(h.Sum(nil))
+	return previewd.Fingerprint(append([]string{operation, in.prompt, in.files, in.metadata}, subjects...)...)
 }

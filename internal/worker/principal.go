@@ -16,17 +16,11 @@ type seen struct {
 // told only to who has sent it.
 func (s *Service) For(principal string) previewd.Worker { return seen{s, principal} }
 
-func (s seen) hide(p *previewd.Project) {
-	if p.CreatePrincipal != s.principal {
-		p.CreateKey = ""
-	}
-}
-
 // FindProject implements previewd.Worker.
 func (s seen) FindProject(ctx context.Context, id string) (*previewd.Project, error) {
 	p, err := s.Service.FindProject(ctx, id)
 	if err == nil {
-		s.hide(p)
+		p.HideKey(s.principal)
 	}
 	return p, err
 }
@@ -36,7 +30,7 @@ func (s seen) ListProjects(ctx context.Context, filter previewd.ProjectFilter) (
 	page, err := s.Service.ListProjects(ctx, filter)
 	if err == nil {
 		for i := range page.Projects {
-			s.hide(&page.Projects[i])
+			page.Projects[i].HideKey(s.principal)
 		}
 	}
 	return page, err

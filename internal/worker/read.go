@@ -30,7 +30,7 @@ func (s *Service) ListProjects(ctx context.Context, filter previewd.ProjectFilte
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(checkText("userId", filter.UserID, maxUserID), checkText("createdBy", filter.CreatedBy, maxUserID)); err != nil {
+	if err := errors.Join(checkText("userId", filter.UserID, previewd.MaxUserID), checkText("createdBy", filter.CreatedBy, previewd.MaxUserID)); err != nil {
 		return nil, err
 	}
 	if filter.After != "" && !previewd.IsID(filter.After) {

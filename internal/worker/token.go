@@ -106,7 +106,7 @@ func (s *Service) ListTokens(ctx context.Context, all bool) ([]previewd.Token, e
 	list := []previewd.Token{}
 	for _, t := range stored {
 		if all || t.Live(time.Now()) {
-			list = append(list, t.Token)
+			list = append(list, *t)
 		}
 	}
 	return list, err
@@ -116,7 +116,7 @@ func (s *Service) ListTokens(ctx context.Context, all bool) ([]previewd.Token, e
 // name. Servers refuse it within two seconds. Revoking it again changes nothing.
 // It returns CodeNotFound when there is no such token.
 func (s *Service) RevokeToken(ctx context.Context, idOrName string) (*previewd.Token, error) {
-	var t *store.StoredToken
+	var t *previewd.Token
 	err := s.Store.Tx(ctx, "token.revoke", func(tx *store.DB) (err error) {
 		if t, err = tx.FindTokenByName(ctx, idOrName); err != nil {
 			return err
@@ -138,5 +138,5 @@ func (s *Service) RevokeToken(ctx context.Context, idOrName string) (*previewd.T
 	if err != nil {
 		return nil, err
 	}
-	return &t.Token, nil
+	return t, nil
 }

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"crypto/subtle"
 	"log/slog"
 	"maps"
 	"sync"
@@ -87,14 +86,11 @@ func (c *Callers) find(ctx context.Context, hash previewd.Digest) (*previewd.Tok
 	if ok && asked.Before(k.until) {
 		return k.token, nil
 	}
-	stored, err := c.store.FindToken(ctx, hash)
+	token, err := c.store.FindToken(ctx, hash)
 	if err != nil {
 		return nil, err
 	}
-	k = known{until: asked.Add(knownFor)}
-	if stored != nil && subtle.ConstantTimeCompare([]byte(stored.Hash), []byte(hash)) == 1 {
-		k.token = &stored.Token
-	}
+	k = known{token: token, until: asked.Add(knownFor)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.known) >= maxKnown {

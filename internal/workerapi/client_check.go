@@ -1,7 +1,7 @@
 package workerapi
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 
 	"github.com/previewd/previewd"
@@ -11,34 +11,24 @@ import (
 // is acted on. What only newer workers say, such as a status that nobody here
 // knows, is passed on: whoever shows it keeps what it had.
 
-// all returns the first error.
-func all(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func isTrue(ok bool, what string) error {
+func isTrue(ok bool, format string, args ...any) error {
 	if ok {
 		return nil
 	}
-	return errors.New("cannot believe the worker's answer: " + what)
+	return fmt.Errorf("cannot believe the worker's answer: "+format, args...)
 }
 
 // isID checks an id, which must be this one unless want is "".
 func isID(name, id, want string) error {
-	return isTrue(previewd.IsID(id) && (want == "" || id == want), fmt.Sprintf("%s is %.100q", name, id))
+	return isTrue(previewd.IsID(id) && (want == "" || id == want), "%s is %.100q", name, id)
 }
 
 func isStatus(status string) error {
-	return isTrue(status != "" && len(status) <= 64, fmt.Sprintf("status is %.100q", status))
+	return isTrue(status != "" && len(status) <= 64, "status is %.100q", status)
 }
 
 func checkPreview(p *previewd.Preview, req previewd.CreatePreviewRequest) error {
-	return all(
+	return cmp.Or(
 		isID("projectId", p.ProjectID, req.ProjectID), isID("buildId", p.BuildID, ""), isStatus(string(p.Status)),
 		isTrue(p.ProjectID != p.BuildID, "project and build have one id"),
 		isTrue(p.IDGenerationSource == previewd.IDSourceServer || req.ProjectID != "", "the worker did not make the id"),
@@ -48,7 +38,7 @@ func checkPreview(p *previewd.Preview, req previewd.CreatePreviewRequest) error 
 }
 
 func checkBuild(b *previewd.Build, id, projectID string) error {
-	err := all(
+	err := cmp.Or(
 		isID("id", b.ID, id), isID("projectId", b.ProjectID, projectID), isStatus(string(b.Status)),
 		isTrue(b.Seq >= 1, "seq is missing"), isTrue(!b.QueuedAt.IsZero(), "queuedAt is missing"),
 		isTrue(b.ReferenceID != "", "referenceId is missing"),
@@ -60,7 +50,7 @@ func checkBuild(b *previewd.Build, id, projectID string) error {
 }
 
 func checkProject(p *previewd.Project, id, userID string) error {
-	return all(
+	return cmp.Or(
 		isID("id", p.ID, id), isTrue(p.UserID != "" && (userID == "" || p.UserID == userID), "userId is another"),
 		isStatus(p.Status), isTrue(!p.CreatedAt.IsZero(), "createdAt is missing"), checkBuild(&p.LatestBuild, "", p.ID),
 	)
@@ -83,11 +73,11 @@ func isPage(got, limit, byDefault int) error {
 	if limit == 0 {
 		limit = byDefault
 	}
-	return isTrue(got <= limit, fmt.Sprintf("a page of %d has %d", limit, got))
+	return isTrue(got <= limit, "a page of %d has %d", limit, got)
 }
 
 func checkVersion(v *previewd.Version, projectID string, number int64) error {
-	return all(
+	return cmp.Or(
 		isID("id", v.ID, ""), isID("projectId", v.ProjectID, projectID), isID("buildId", v.BuildID, ""),
 		isTrue(v.Number >= 1 && (number == 0 || v.Number == number), "number is another"),
 		isTrue(v.ManifestDigest != "", "manifestDigest is missing"),
@@ -109,9 +99,9 @@ func checkVersions(page *previewd.VersionPage, projectID string, asked previewd.
 // checkEvents asks of an event only where to go on after it: what it tells is its
 // reader's to judge, so that one bad event does not keep all others back.
 func checkEvents(page *previewd.EventPage, filter previewd.EventFilter) error {
-	err := all(isPage(len(page.Events), filter.Limit, 100), isTrue(page.Next != "", "next is missing"))
+	err := cmp.Or(isPage(len(page.Events), filter.Limit, 100), isTrue(page.Next != "", "next is missing"))
 	for _, e := range page.Events {
-		err = all(err, isTrue(e.Cursor != "", "cursor is missing"))
+		err = cmp.Or(err, isTrue(e.Cursor != "", "cursor is missing"))
 	}
 	return err
 }
@@ -126,11 +116,11 @@ func checkTemplates(list []previewd.Template) error {
 }
 
 func checkLog(l *previewd.LogChunk, limit int) error {
-	return isTrue(len(l.Data) <= limit, fmt.Sprintf("%d bytes of log for %d", len(l.Data), limit))
+	return isTrue(len(l.Data) <= limit, "%d bytes of log for %d", len(l.Data), limit)
 }
 
 func checkOperation(op *previewd.Operation, key string) error {
-	err := all(
+	err := cmp.Or(
 		isTrue(op.IdempotencyKey == key, "the key is another"), isTrue(op.Operation != "", "operation is missing"),
 		isTrue(op.Status >= 100 && op.Status < 600, "status is missing"),
 	)
@@ -143,5 +133,5 @@ func checkOperation(op *previewd.Operation, key string) error {
 }
 
 func checkIntegrity(found *previewd.Integrity) error {
-	return all(isTrue(!found.CheckedAt.IsZero(), "checkedAt is missing"), isTrue(len(found.Checks) > 0, "there are no checks"))
+	return cmp.Or(isTrue(!found.CheckedAt.IsZero(), "checkedAt is missing"), isTrue(len(found.Checks) > 0, "there are no checks"))
 }

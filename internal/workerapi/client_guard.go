@@ -8,9 +8,10 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/previewd/previewd"
 )
 
 const tooManyRequests = http.StatusTooManyRequests
@@ -68,9 +69,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the answer: %w", err)
 	}
-	r.status, r.after = response.StatusCode, retryAfter(response.Header)
+	r.status, r.after = response.StatusCode, previewd.ParseRetryAfter(response.Header.Get("Retry-After"), time.Now())
 	if int64(len(body)) > g.limit {
-		r.bad = isTrue(false, fmt.Sprintf("it has more than %d bytes", g.limit))
+		r.bad = isTrue(false, "it has more than %d bytes", g.limit)
 	} else if response.StatusCode < 300 {
 		r.bad = r.checkForm(response, body)
 	}
@@ -83,7 +84,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (r *try) checkForm(response *http.Response, body []byte) error {
 	if r.form == formNone {
-		return isTrue(response.StatusCode == http.StatusNoContent, "it is "+response.Status)
+		return isTrue(response.StatusCode == http.StatusNoContent, "it is %s", response.Status)
 	}
 	want := mediaJSON
 	if r.form == formText {
@@ -91,19 +92,7 @@ func (r *try) checkForm(response *http.Response, body []byte) error {
 	}
 	got := response.Header.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(got); err != nil || media != want {
-		return isTrue(false, fmt.Sprintf("it is %.100q and no %s", got, want))
+		return isTrue(false, "it is %.100q and no %s", got, want)
 	}
 	return isTrue(r.form != formJSON || json.Valid(body), "it is no JSON")
-}
-
-// retryAfter reads Retry-After (RFC 9110 §10.2.3).
-func retryAfter(h http.Header) time.Duration {
-	text := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(text); err == nil {
-		return time.Duration(min(max(seconds, 0), 1<<30)) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return max(time.Until(at), 0)
-	}
-	return 0
 }

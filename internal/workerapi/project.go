@@ -7,16 +7,8 @@ import (
 	"github.com/previewd/previewd/internal/httpx"
 )
 
-// PageInput is exported because huma reads only exported embedded fields.
-type PageInput struct {
-	Cursor string `query:"cursor" doc:"nextCursor of the page before."`
-	Limit  int    `query:"limit" minimum:"0" maximum:"200" doc:"Most items to return; default 50."`
-}
-
-func (p PageInput) page() previewd.Page { return previewd.Page{Cursor: p.Cursor, Limit: p.Limit} }
-
 type listProjectsInput struct {
-	PageInput
+	httpx.PageInput
 	UserID    string `query:"userId" doc:"Only this user's."`
 	CreatedBy string `query:"createdBy" doc:"Only those that this service asked for."`
 	After     string `query:"after" doc:"Only those whose id sorts after this project's: made later, unless a client has made the id."`
@@ -28,22 +20,15 @@ type listProjectsOutput struct {
 
 func (s *Server) listProjects(ctx context.Context, in *listProjectsInput) (*listProjectsOutput, error) {
 	page, err := s.Worker.ListProjects(ctx, previewd.ProjectFilter{
-		UserID: in.UserID, CreatedBy: in.CreatedBy, After: in.After, Page: in.page(),
+		UserID: in.UserID, CreatedBy: in.CreatedBy, After: in.After, Page: in.Page(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	for i := range page.Projects {
-		keepKey(ctx, &page.Projects[i])
+		page.Projects[i].HideKey(httpx.CallerOf(ctx).Principal)
 	}
 	return &listProjectsOutput{Body: page}, nil
-}
-
-// keepKey keeps a project's key from who has not sent it.
-func keepKey(ctx context.Context, p *previewd.Project) {
-	if p.CreatePrincipal != httpx.CallerOf(ctx).Principal {
-		p.CreateKey = ""
-	}
 }
 
 type projectInput struct {
@@ -59,7 +44,7 @@ func (s *Server) getProject(ctx context.Context, in *projectInput) (*projectOutp
 	if err != nil {
 		return nil, err
 	}
-	keepKey(ctx, project)
+	project.HideKey(httpx.CallerOf(ctx).Principal)
 	return &projectOutput{Body: project}, nil
 }
 
@@ -68,7 +53,7 @@ func (s *Server) deleteProject(ctx context.Context, in *projectInput) (*struct{}
 }
 
 type listVersionsInput struct {
-	PageInput
+	httpx.PageInput
 	ProjectID string `path:"projectId"`
 }
 
@@ -77,7 +62,7 @@ type listVersionsOutput struct {
 }
 
 func (s *Server) listVersions(ctx context.Context, in *listVersionsInput) (*listVersionsOutput, error) {
-	page, err := s.Worker.ListVersions(ctx, in.ProjectID, in.page())
+	page, err := s.Worker.ListVersions(ctx, in.ProjectID, in.Page())
 	if err != nil {
 		return nil, err
 	}

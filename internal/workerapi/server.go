@@ -4,7 +4,6 @@ package workerapi
 import (
 	_ "embed"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -55,8 +54,8 @@ func (s *Server) routes(api huma.API) {
 		events    = httpx.EventsRead
 		operate   = httpx.Operate
 	)
-	httpx.Route(api, write, created(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build"), s.createPreview)
-	httpx.Route(api, write, created(post, "/v1/projects/{projectId}/builds", "create-build", "Create the next build of a project"), s.createBuild)
+	httpx.Route(api, write, httpx.Creates(op(post, "/v1/create-preview-for-new-project", "create-preview", "Create a project and its first build")), s.createPreview)
+	httpx.Route(api, write, httpx.Creates(op(post, "/v1/projects/{projectId}/builds", "create-build", "Create the next build of a project")), s.createBuild)
 	httpx.Route(api, write, op(post, "/v1/builds/{buildId}/cancel", "cancel-build", "End a build"), s.cancelBuild)
 	httpx.Route(api, read, op(get, "/v1/operations", "find-operation", "Tell what became of an idempotency key"), s.findOperation)
 	httpx.Route(api, read, op(get, "/v1/projects", "list-projects", "List projects, newest first"), s.listProjects)
@@ -74,17 +73,4 @@ func (s *Server) routes(api huma.API) {
 
 func op(method, path, id, summary string) huma.Operation {
 	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"worker"}}
-}
-
-// maxCreateBody holds the largest tree as base64 in JSON, and createBodyTime is
-// what a slow line may take to send it: huma's default of 5 s would cut it off.
-const (
-	maxCreateBody  = 96 << 20
-	createBodyTime = 2 * time.Minute
-)
-
-func created(method, path, id, summary string) huma.Operation {
-	o := op(method, path, id, summary)
-	o.DefaultStatus, o.MaxBodyBytes, o.BodyReadTimeout = http.StatusCreated, maxCreateBody, createBodyTime
-	return o
 }

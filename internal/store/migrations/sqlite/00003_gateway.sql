@@ -19,7 +19,6 @@ CREATE TABLE gateway_intents (
     name             TEXT NOT NULL,
     project_id       TEXT,
     build_id         TEXT,
-    status           INTEGER NOT NULL DEFAULT 0, -- of the stored answer; 0 while there is none
     body             BLOB,
     body_pruned_at   INTEGER,
     attempts         INTEGER NOT NULL DEFAULT 0,
@@ -36,7 +35,7 @@ CREATE TABLE gateway_intents (
     UNIQUE (user_id, client_key),
     CHECK (operation <> 'build.create' OR project_id IS NOT NULL),
     CHECK (state <> 'confirmed' OR project_id IS NOT NULL AND build_id IS NOT NULL),
-    CHECK (state NOT IN ('confirmed', 'rejected') OR status <> 0)
+    CHECK (state NOT IN ('confirmed', 'rejected') OR body IS NOT NULL OR body_pruned_at IS NOT NULL)
 ) STRICT;
 -- Two intents never end in one project or one build.
 CREATE UNIQUE INDEX gateway_intents_project ON gateway_intents (project_id) WHERE operation = 'project.create' AND project_id IS NOT NULL;
