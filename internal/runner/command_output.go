@@ -40,7 +40,7 @@ func (o *commandOutput) Write(p []byte) (int, error) {
 func (o *commandOutput) flush() {
 	line := strings.TrimRight(string(o.line), "\r")
 	o.line = o.line[:0]
-	line = plainText(line[strings.LastIndexByte(line, '\r')+1:])
+	line = escapes.ReplaceAllString(line[strings.LastIndexByte(line, '\r')+1:], "")
 	if strings.TrimSpace(line) != "" {
 		o.log.printf("%s", line)
 	}

@@ -11,7 +11,7 @@ import (
 
 var (
 	heapFull = regexp.MustCompile(`(?m)^.*JavaScript heap out of memory`)
-	diskFull = regexp.MustCompile(`(?m)^.*(?:no space left on device|\bEDQUOT\b|[Dd]isk quota exceeded)`)
+	diskFull = regexp.MustCompile(`(?m)^.*(?:[Nn]o space left on device|\bEDQUOT\b|[Dd]isk quota exceeded)`)
 )
 
 func (d *diagnosis) memory() *previewd.Failure {

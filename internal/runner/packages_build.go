@@ -131,7 +131,12 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 		step = previewd.StepInstall
 	}
 	user := func(code, message, hint string) (*previewd.Failure, error) {
-		return &previewd.Failure{Class: previewd.FailureUser, Code: code, Step: step, Message: message, Hint: hint, Excerpt: lastLines(out.tail.String())}, nil
+		lines := meaningful(readable(out.tail.String()))
+		failure := bounded(previewd.Failure{
+			Class: previewd.FailureUser, Code: code, Step: step, Message: message, Hint: hint,
+			Excerpt: strings.Join(lines[max(0, len(lines)-excerptLines):], "\n"),
+		})
+		return &failure, nil
 	}
 	switch {
 	case errors.Is(err, errIdle):

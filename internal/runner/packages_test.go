@@ -202,6 +202,12 @@ func setupNPM(t *testing.T, change ...func(*Sandbox)) *npmBench {
 	return b
 }
 
+// build is bench's, with one log for all builds.
+func (b *npmBench) build(tree map[string]string, change ...func(*previewd.Claim)) previewd.Outcome {
+	b.t.Helper()
+	return b.bench.build(tree, append(change, func(c *previewd.Claim) { c.LogOffset = int64(len(b.text())) })...)
+}
+
 func (b *npmBench) text() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -229,7 +235,7 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	require.Contains(t, b.text(), "as they were installed before")
 
 	// Scripts ran in both builds, and left nothing in what is kept.
-	tree["package.json"] = strings.Replace(tree["package.json"], `"maker"`, `"cat node_modules/native/made.txt && maker"`, 1)
+	tree = b.tree("cat node_modules/native/made.txt && maker", "maker", "native")
 	for _, cache := range []string{"miss", "hit"} {
 		o := b.build(tree)
 		require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
@@ -244,9 +250,8 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 func TestPackagesCannotBePoisoned(t *testing.T) {
 	t.Parallel()
 	b := setupNPM(t)
-	evil := b.tree("maker", "maker")
 	// The same manifest and lockfile: only other files tell the two trees apart.
-	evil["package.json"] = strings.Replace(evil["package.json"], `"maker"`, `"sh build.sh"`, 1)
+	evil := b.tree("sh build.sh", "maker")
 	good := map[string]string{}
 	for name, text := range evil {
 		good[name] = text
@@ -340,7 +345,7 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 		"Memory":    {build: "node -e 'const a = []; for (;;) a.push(Buffer.alloc(8 << 20, 1))'", want: want{previewd.FailOOM, "build", "300 MB"}},
 		"Processes": {build: "for i in $(seq 200); do sleep 60 & done; exit 1", want: want{previewd.FailPidsLimit, "build", "64"}},
 		"Disk":      {build: "head -c 100000000 /dev/zero > big", want: want{previewd.FailDiskLimit, "build", ""}},
-		"Log":       {build: "yes", want: want{previewd.FailOutputLimit, "build", "64 MB"}},
+		"Log":       {build: `node -e "for (;;) require('fs').writeSync(1, 'x'.repeat(65536))"`, want: want{previewd.FailOutputLimit, "build", "64 MB"}},
 		"Idle":      {build: "sleep 60", want: want{previewd.FailIdleTimeout, "build", "3s"}},
 		"Network":   {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
 		"Denied":    {build: "while :; do node -e \"const s = require('net').connect(3128, '127.0.0.1', () => { for (let i = 0; i < 9; i++) s.write('CONNECT evil.example:443 HTTP/1.1\\\\r\\\\n\\\\r\\\\n') }); s.on('close', () => 0); s.on('error', () => 0)\"; done", want: want{previewd.FailNetworkBlocked, "build", "evil.example:443"}},
@@ -418,7 +423,9 @@ func TestPackagesBuildsEnd(t *testing.T) {
 func TestLogHasNoEscapes(t *testing.T) {
 	t.Parallel()
 	b := setupNPM(t)
-	o := b.build(b.tree(`printf '\033[31mred\033[0m \033]0;title\007 \033[2J bell\007 1%%\r 50%%\r100%%\n\000nul ::set-output name=x::y\n' && maker`, "maker"))
+	tree := b.tree("sh noise.sh && maker", "maker")
+	tree["noise.sh"] = `printf '\033[31mred\033[0m \033]0;title\007 \033[2J bell\007 1%%\r 50%%\r100%%\n\000nul ::set-output name=x::y\n'`
+	o := b.build(tree)
 	require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
 	require.NotContains(t, b.text(), "\x1b")
 	require.NotContains(t, b.text(), "\x07")
