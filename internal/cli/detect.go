@@ -75,8 +75,6 @@ func planText(p *previewd.Plan) string {
 				fmt.Fprintln(&text, part)
 			}
 		}
-	} else if p.Runner.Name == previewd.RunnerSandbox {
-		fmt.Fprintln(&text, "\nThis is the plan; npm builds are not there yet, so a build of this tree fails with "+previewd.FailRunnerUnavailable+".")
 	}
 	return strings.Map(previewd.Harmless, text.String())
 }

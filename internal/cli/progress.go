@@ -134,10 +134,10 @@ type bar struct {
 // Positions of the bar.
 var barSteps = map[string]int64{
 	string(previewd.EventBuildQueued): 0, string(previewd.EventBuildBuilding): 1,
-	previewd.StepPrepare: 2, previewd.StepBuild: 3, previewd.StepPublish: 4,
+	previewd.StepPrepare: 2, previewd.StepInstall: 3, previewd.StepBuild: 4, previewd.StepPublish: 5,
 }
 
-const barLength = 5
+const barLength = 6
 
 func newBar(ctx context.Context, s Streams) *bar {
 	b := &bar{out: s.Err}
