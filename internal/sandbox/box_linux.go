@@ -54,30 +54,36 @@ func (b *Box) open(ctx context.Context, cfg BoxConfig) (err error) {
 		return fmt.Errorf("cannot make a socket: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close()
 	if b.control, err = packetConn(pair[0]); err != nil {
+		theirs.Close()
 		return err
 	}
 	source, feed, err := os.Pipe()
 	if err != nil {
+		theirs.Close()
 		return err
 	}
-	defer source.Close()
 	told := initConfig{Root: cfg.Root, Modules: cfg.Modules, Limits: cfg.Limits, Ports: cfg.Ports}
 	files := []*os.File{theirs, source}
 	if told.Mounted = os.Geteuid() == 0; told.Mounted {
 		// The ways to the folders may be closed to the user of the box.
 		for _, dir := range told.folders() {
-			mount, err := cloneMount(dir)
-			if err != nil {
-				feed.Close()
-				return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			var mount *os.File
+			if mount, err = cloneMount(dir); err != nil {
+				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+				break
 			}
-			defer mount.Close()
 			files = append(files, mount)
 		}
 	}
-	if err := b.start(cfg, files); err != nil {
+	if err == nil {
+		err = b.start(cfg, files)
+	}
+	// With these open here a box that dies would not be noticed.
+	for _, f := range files {
+		f.Close()
+	}
+	if err != nil {
 		feed.Close()
 		return err
 	}
@@ -136,7 +142,8 @@ func packetConn(fd int) (*net.UnixConn, error) {
 func (b *Box) start(cfg BoxConfig, files []*os.File) error {
 	cmd := exec.Command(cmp.Or(cfg.Executable, "/proc/self/exe"), InitArg)
 	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{}, &limitedWriter{w: &b.stderr, room: 4 << 10}, files
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Args[0] = "/", os.Args[0] // a path like /proc/self/exe is no name
+	cmd.WaitDelay = time.Second
 	uid, gid := os.Geteuid(), os.Getegid()
 	root := uid == 0
 	if root {

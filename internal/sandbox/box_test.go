@@ -453,6 +453,24 @@ func TestModulesAreShared(t *testing.T) {
 	require.Equal(t, "module.exports = 1\n", string(text))
 }
 
+// A first process that says nothing, or dies, keeps nobody waiting.
+func TestSilentBoxIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, program := range map[string]string{"Silent": "yes", "Dies": "false"} {
+		path, err := exec.LookPath(program)
+		require.NoError(t, err)
+		cfg := config(t)
+		open(t, cfg).Close() // skips where there is none
+		cfg.Executable, cfg.Source = path, tarOf(t, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err = sandbox.Open(ctx, cfg)
+		require.Error(t, err, name)
+		require.Less(t, time.Since(began), 10*time.Second, name)
+	}
+}
+
 // A tree that would lay itself out elsewhere does not.
 func TestSourceStaysInTheWorkspace(t *testing.T) {
 	t.Parallel()
