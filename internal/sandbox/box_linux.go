@@ -233,7 +233,7 @@ func (b *Box) broken(err error) error {
 	if said := strings.TrimSpace(b.stderr.String()); said != "" {
 		return fmt.Errorf("the sandbox has died: %s", said)
 	}
-	return fmt.Errorf("the sandbox has died: %w", err)
+	return fmt.Errorf("the sandbox has died (%s): %w", b.command.ProcessState, err)
 }
 
 // Listeners returns one for each port of the configuration.

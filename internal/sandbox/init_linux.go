@@ -91,12 +91,14 @@ func (i *initProcess) prepare() error {
 	}
 	var mounts []*os.File
 	for i, dir := range cfg.folders() {
-		mount, err := os.NewFile(uintptr(fdFolders+i), dir), error(nil)
-		if !cfg.Mounted {
-			mount, err = cloneMount(dir)
-		}
-		if err != nil {
-			return err
+		var mount *os.File
+		if cfg.Mounted {
+			mount = os.NewFile(uintptr(fdFolders+i), dir)
+		} else {
+			var err error
+			if mount, err = cloneMount(dir); err != nil {
+				return err
+			}
 		}
 		defer mount.Close()
 		mounts = append(mounts, mount)
