@@ -56,31 +56,9 @@ verify: ## Fail when generated files or go.mod are not up to date
 	$(GO) mod verify
 	$(GO) test ./internal/workerapi ./internal/gateway -run TestOpenAPIIsGolden
 
-# Each line is a scenario in full; go test's default counts are a few of each.
-TORTURE := $(GO) test -count 1 -timeout 60m -v
 .PHONY: torture
 torture: ## Kill, stop, cut off and storm real servers on both engines, in full
-	$(TORTURE) ./cmd/previewd -run '^TestKilledAtEachPoint$$' -kills 500
-	$(TORTURE) ./cmd/previewd -run '^TestKilledAtRandom$$' -crashes 100
-	$(TORTURE) ./cmd/previewd -run '^TestKilledRunnerLeavesNothing$$' -mid-builds 200
-	$(TORTURE) ./cmd/previewd -run '^TestStoppedRunnerWritesNothing$$' -stopped 50
-	$(TORTURE) ./cmd/previewd -run '^TestDroppedCommitReply$$' -drops 200
-	$(TORTURE) ./cmd/previewd -run '^TestStorm$$' -storms 50
-	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 100
-	$(TORTURE) ./cmd/previewd -run '^TestCrashWindows$$' -windows 200 -window answer-there
-	$(TORTURE) ./cmd/previewd -run '^(TestCutAtAnyByte|TestTakenBackWhilePending|TestEventsBeforeTheirProject|TestTwoGatewaysOneDatabase)$$' -windows 100
-	$(TORTURE) ./cmd/previewd -run '^TestOlderBackup$$' -restores 100
-	$(TORTURE) ./cmd/previewd -run '^TestGatewayKilledAtEachPoint$$' -gateway-kills 250
-	$(TORTURE) ./cmd/previewd -run '^TestBillingKilled$$' -billing-kills 100
-	$(TORTURE) ./cmd/previewd -run '^TestWorkerAway$$' -away 5m
-	$(TORTURE) ./cmd/previewd -run '^TestEachRequestTwice$$' -twice 5000 -late 120s
-	$(TORTURE) ./cmd/previewd -run '^TestReconcilerOff$$' -unreconciled 5m
-	$(TORTURE) ./cmd/previewd -run '^TestGatewayStorm$$' -gateway-storms 50
-	$(TORTURE) ./internal/httpx -run '^TestResumeAtAnyByte$$' -cuts 2000
-	$(TORTURE) ./internal/app -run '^TestBadInputGetsProblems$$' -every-bad 1
-	$(TORTURE) ./internal/app -run '^TestBadInputOfUsersGetsProblems$$' -every-bad-user 1
-	$(TORTURE) ./internal/worker -run '^TestHistoriesAreLinearizable$$' -histories 100
-	$(TORTURE) ./internal/worker -run '^(TestCancelRacesFinish|TestReverseOrderNeverRegresses)$$' -races 10000 -reversals 500
+	scripts/torture
 
 # How long each fuzz target runs; nightly 10m.
 FUZZTIME ?= 30s
