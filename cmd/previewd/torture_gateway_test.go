@@ -26,7 +26,7 @@ import (
 var (
 	windows      = flag.Int("windows", 1, "how often TestCrashWindows kills a process in each window, and how many creations its neighbours break, per engine and layout")
 	onlyWindow   = flag.String("window", "", "the only window of TestCrashWindows, or all")
-	gatewayKills = flag.Int("gateway-kills", 2, "how often TestGatewayKilledAtEachPoint kills a process, per engine and layout")
+	gatewayKills = flag.Int("gateway-kills", 1, "how often TestGatewayKilledAtEachPoint kills a process, per engine and layout")
 	billingKills = flag.Int("billing-kills", 1, "how often TestBillingKilled kills the gateway, per engine and layout")
 	away         = flag.Duration("away", 4*time.Second, "how long TestWorkerAway keeps the worker from the gateway, per engine")
 	twice        = flag.Int("twice", 50, "how many creates TestEachRequestTwice sends, per engine")

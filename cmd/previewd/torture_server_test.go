@@ -29,11 +29,11 @@ import (
 // little of it; make torture does all.
 var (
 	seed      = flag.Uint64("seed", 0, "seed of everything that is random in the torture tests; 0 makes one")
-	kills     = flag.Int("kills", 6, "how often TestKilledAtEachPoint kills a server, per engine")
-	crashes   = flag.Int("crashes", 2, "how often TestKilledAtRandom kills a server, per engine")
-	stopped   = flag.Int("stopped", 2, "how many builds TestStoppedRunnerWritesNothing takes from a stopped process, per engine")
-	midBuilds = flag.Int("mid-builds", 2, "how often TestKilledRunnerLeavesNothing kills a server in the middle of a build, per engine")
-	drops     = flag.Int("drops", 6, "how many replies to COMMIT TestDroppedCommitReply drops")
+	kills     = flag.Int("kills", 4, "how often TestKilledAtEachPoint kills a server, per engine")
+	crashes   = flag.Int("crashes", 1, "how often TestKilledAtRandom kills a server, per engine")
+	stopped   = flag.Int("stopped", 1, "how many builds TestStoppedRunnerWritesNothing takes from a stopped process, per engine")
+	midBuilds = flag.Int("mid-builds", 1, "how often TestKilledRunnerLeavesNothing kills a server in the middle of a build, per engine")
+	drops     = flag.Int("drops", 4, "how many replies to COMMIT TestDroppedCommitReply drops")
 	mutate    = flag.String("mutate", "", "a mechanism of internal/fault to switch off in the servers: the torture must notice")
 	storms    = flag.Int("storms", 1, "how many rounds of each storm TestStorm raises")
 )

@@ -350,24 +350,6 @@ func ownBox(root string) {
 	os.Exit(0)
 }
 
-// processesWith lists this machine's processes that have a text in their
-// environment or command.
-func processesWith(t *testing.T, text string) (pids []string) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, dir := range all {
-		for _, file := range []string{"environ", "cmdline"} {
-			raw, _ := os.ReadFile(filepath.Join(dir, file))
-			if bytes.Contains(raw, []byte(text)) {
-				pids = append(pids, filepath.Base(dir))
-				break
-			}
-		}
-	}
-	return pids
-}
-
 // requireNothingLeft checks that boxes have left no mount and no control group of
 // this process behind.
 func requireNothingLeft(t *testing.T) {
