@@ -14,11 +14,11 @@ dev: ## Run a server on ./previewd-data
 	$(GO) run ./cmd/previewd serve --log-level debug
 
 .PHONY: test
-test: ## Run all tests
-	$(GO) test -parallel 4 ./...
+test: ## Run all tests; make race runs them in every layout
+	$(GO) test -short -parallel 4 ./...
 
 .PHONY: race
-race: ## Run all tests with the race detector
+race: ## Run all tests in every layout with the race detector
 	$(GO) test -race -parallel 4 -timeout 30m ./...
 
 .PHONY: check

@@ -48,7 +48,7 @@ func each(t *testing.T, test func(t *testing.T, f *fixture), change ...func(*gat
 	t.Helper()
 	t.Parallel()
 	for _, e := range testkit.Engines() {
-		for _, far := range []bool{false, true} {
+		for _, far := range testkit.Layouts(e) {
 			name := e.Name + "/Near"
 			if far {
 				name = e.Name + "/Far"

@@ -155,9 +155,10 @@ func (r *registry) tree(build string, names ...string) map[string]string {
 
 var shared struct {
 	sync.Once
-	dir   string
-	tools *toolchain.Toolchain
-	err   error
+	dir    string
+	tools  *toolchain.Toolchain
+	report sandbox.Report
+	err    error
 }
 
 // removeShared removes what tests have shared.
@@ -180,13 +181,15 @@ func setupNPM(t *testing.T, change ...func(*Sandbox)) *npmBench {
 		if shared.dir, shared.err = os.MkdirTemp("", "toolchain-"); shared.err == nil {
 			shared.tools, shared.err = toolchain.Prepare(context.Background(), shared.dir)
 		}
+		if shared.err == nil {
+			shared.report = sandbox.Probe(context.Background(), sandbox.BoxConfig{Root: shared.tools.Root, Limits: sandbox.DefaultLimits()})
+		}
 	})
 	if shared.err != nil {
 		t.Skipf("SKIPPED: no toolchain: %v", shared.err)
 	}
-	report := sandbox.Probe(t.Context(), sandbox.BoxConfig{Root: shared.tools.Root, Limits: sandbox.DefaultLimits()})
-	if !report.OK() {
-		t.Skipf("SKIPPED: no sandbox: %s %s", report.Reason, report.Fix)
+	if !shared.report.OK() {
+		t.Skipf("SKIPPED: no sandbox: %s %s", shared.report.Reason, shared.report.Fix)
 	}
 	b := &npmBench{registry: startRegistry(t)}
 	dir, quiet := t.TempDir(), slog.New(slog.NewTextHandler(io.Discard, nil))

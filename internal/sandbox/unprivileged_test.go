@@ -19,6 +19,9 @@ import (
 // were given to it, as a service manager does.
 func TestUnprivileged(t *testing.T) {
 	const nobody = 65534
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: all of these tests again")
+	}
 	if os.Getuid() != 0 {
 		t.Skip("SKIPPED: only root can become somebody else")
 	}

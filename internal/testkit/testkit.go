@@ -29,6 +29,15 @@ type Engine struct {
 	Config func(tb testing.TB) store.Config
 }
 
+// Layouts returns whether a gateway is apart from its worker: both on each engine,
+// with -short one on each.
+func Layouts(e Engine) (far []bool) {
+	if testing.Short() {
+		return []bool{e.Name == "postgres"}
+	}
+	return []bool{false, true}
+}
+
 // Engines returns both engines; what is not here skips its tests, loudly.
 func Engines() []Engine {
 	return []Engine{
