@@ -99,7 +99,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		b.run(a.streams.Run)
 	}
 	if err == nil && a.Config.Is(config.RoleGateway) {
-		err = b.gateway(ctx)
+		err = b.gateway()
 	}
 	if err != nil {
 		return nil, err

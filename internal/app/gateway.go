@@ -51,7 +51,7 @@ func (a *App) ping(ctx context.Context) error {
 }
 
 // gateway builds /api and what works behind it.
-func (b *builder) gateway(ctx context.Context) error {
+func (b *builder) gateway() error {
 	cfg := &b.Config
 	hub := b.hub
 	if b.Users != b.Store {

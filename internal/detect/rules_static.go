@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/url"
@@ -166,7 +167,7 @@ func withoutComments(raw []byte) []byte {
 				i++
 			}
 		case c == '/' && i+1 < len(raw) && raw[i+1] == '*':
-			end := strings.Index(string(raw[i+2:]), "*/")
+			end := bytes.Index(raw[i+2:], []byte("*/"))
 			if end < 0 {
 				return out
 			}

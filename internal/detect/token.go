@@ -63,8 +63,8 @@ func (l *lexer) next() {
 		l.emit(tokenWord, l.source[from:l.at])
 	case c == '/' && l.regexpHere():
 	case l.has("...") || l.has("=>"):
-		n := strings.IndexFunc(l.source[l.at:]+" ", func(r rune) bool { return r != '.' && r != '=' && r != '>' })
-		n = min(n, 3)
+		end := l.source[l.at:min(l.at+3, len(l.source))]
+		n := len(end) - len(strings.TrimLeft(end, ".=>"))
 		l.emit(tokenPunct, l.source[l.at:l.at+n])
 		l.at += n
 	default:

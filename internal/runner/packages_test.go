@@ -127,9 +127,10 @@ func (r *registry) lockfile(manifest map[string]any, names ...string) string {
 	for _, name := range names {
 		entry := map[string]any{"version": "1.0.0", "resolved": "https://registry.npmjs.org/" + name + "/-/" + name + "-1.0.0.tgz", "integrity": integrity(r.tarballs[name])}
 		for key, value := range packages[name].manifest {
-			if key == "bin" {
+			switch key {
+			case "bin":
 				entry[key] = value
-			} else if key == "scripts" {
+			case "scripts":
 				entry["hasInstallScript"] = true
 			}
 		}
@@ -413,7 +414,7 @@ func TestPackagesBuildsEnd(t *testing.T) {
 	t.Run("Stop", func(t *testing.T) {
 		t.Parallel()
 		b := setupNPM(t)
-		b.bench.claim(b.tree(stubborn, "maker"))
+		b.claim(b.tree(stubborn, "maker"))
 		for !strings.Contains(b.text(), "] on\n") {
 			time.Sleep(5 * time.Millisecond)
 		}

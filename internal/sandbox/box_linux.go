@@ -140,7 +140,7 @@ func packetConn(fd int) (*net.UnixConn, error) {
 
 // start starts the first process in namespaces of its own.
 func (b *Box) start(cfg BoxConfig, files []*os.File) error {
-	cmd := exec.Command(cmp.Or(cfg.Executable, "/proc/self/exe"), InitArg)
+	cmd := exec.CommandContext(context.Background(), cmp.Or(cfg.Executable, "/proc/self/exe"), InitArg)
 	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{}, &limitedWriter{w: &b.stderr, room: 4 << 10}, files
 	cmd.Dir, cmd.Args[0] = "/", os.Args[0] // a path like /proc/self/exe is no name
 	cmd.WaitDelay = time.Second
@@ -369,7 +369,8 @@ func Probe(ctx context.Context, cfg BoxConfig) Report {
 	if _, err := b.receive(&reply); err != nil {
 		return refused(err)
 	}
-	report.Checks = append(reply.Checks, b.group.check(cfg.Limits))
+	report.Checks = append(report.Checks, reply.Checks...)
+	report.Checks = append(report.Checks, b.group.check(cfg.Limits))
 	for _, c := range report.Checks {
 		if !c.OK {
 			report.Level, report.Reason = LevelProcess, fmt.Sprintf("the sandbox does not hold: %s (%s)", c.Name, c.Got)

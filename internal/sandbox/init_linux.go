@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -328,7 +329,7 @@ func run(t initTask, out *os.File) (code int) {
 			os.Setenv("PATH", value) // where the program is looked for
 		}
 	}
-	cmd := exec.Command(t.Argv[0], t.Argv[1:]...)
+	cmd := exec.CommandContext(context.Background(), t.Argv[0], t.Argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = t.Env, t.Dir, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
