@@ -160,6 +160,13 @@ func (p *packagesBuild) runScripts(ctx context.Context, want *wanted) error {
 // are resolved anew.
 func (p *packagesBuild) installHere(ctx context.Context) error {
 	argv := p.plan.Install.Argv
+	if m := p.plan.PackageManager; m.Variant == "classic" && m.Lockfile != "" {
+		// Yarn 1 fetches from where its lockfile says, whatever its registry is.
+		here := `s#https?://[^/"]+/((@[^/"]+/)?[^/"]+/-/)#` + mirrorURL + `/\1#`
+		if failure, err := p.command(ctx, []string{"sed", "-i", "-E", here, m.Lockfile}, true); err != nil || failure != nil {
+			return errors.Join(err, asFailed(failure))
+		}
+	}
 	failure, err := p.command(ctx, argv, true)
 	if lenient := lenientInstall(argv); failure != nil && failure.Code == previewd.FailLockfile && lenient != nil {
 		p.log.printf("%s: the lockfile does not fit package.json, so versions are resolved anew", failure.Code)
