@@ -60,6 +60,10 @@ verify: ## Fail when generated files or go.mod are not up to date
 torture: ## Kill, stop, cut off and storm real servers on both engines, in full
 	scripts/torture
 
+.PHONY: matrix
+matrix: ## Build what people begin with, from npm: frameworks and package managers, opened in Chromium
+	$(GO) test -count 1 -timeout 60m -v ./cmd/previewd -run '^TestMatrix$$' -matrix
+
 # How long each fuzz target runs; nightly 10m.
 FUZZTIME ?= 30s
 

@@ -352,7 +352,14 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 		"Log":       {build: `node -e "for (;;) require('fs').writeSync(1, 'x'.repeat(65536))"`, want: want{previewd.FailOutputLimit, "build", "64 MB"}},
 		"Idle":      {build: "sleep 60", want: want{previewd.FailIdleTimeout, "build", "3s"}},
 		"Network":   {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
-		"Denied":    {build: "while :; do node -e \"const s = require('net').connect(3128, '127.0.0.1', () => { for (let i = 0; i < 9; i++) s.write('CONNECT evil.example:443 HTTP/1.1\\\\r\\\\n\\\\r\\\\n') }); s.on('close', () => 0); s.on('error', () => 0)\"; done", want: want{previewd.FailNetworkBlocked, "build", "evil.example:443"}},
+		"Denied": {
+			build: "node knock.js",
+			change: func(tree map[string]string) {
+				tree["knock.js"] = `const knock = () => { const s = require('net').connect(3128, '127.0.0.1', () => s.write('CONNECT evil.example:443 HTTP/1.1\r\n\r\n'));
+					s.on('error', () => 0); s.on('close', knock) }; knock()`
+			},
+			want: want{previewd.FailNetworkBlocked, "build", "evil.example:443"},
+		},
 		"Unknown": {build: "maker", change: func(tree map[string]string) {
 			delete(tree, "package-lock.json")
 			tree["package.json"] = `{"scripts":{"build":"maker"},"dependencies":{"no-such-package":"1"}}`
@@ -366,7 +373,12 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := setupNPM(t, func(s *Sandbox) { s.Limits, s.Idle = small, 3*time.Second })
+			b := setupNPM(t, func(s *Sandbox) {
+				s.Limits = small
+				if name == "Idle" {
+					s.Idle = 3 * time.Second
+				}
+			})
 			tree := b.tree(c.build, "maker")
 			if c.change != nil {
 				c.change(tree)

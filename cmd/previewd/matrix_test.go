@@ -1,0 +1,154 @@
+package main_test
+
+import (
+	"flag"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/client"
+	"github.com/previewd/previewd/internal/testkit"
+)
+
+var matrix = flag.Bool("matrix", false, "whether TestMatrix builds every project; default one")
+
+// start is a project that people begin with.
+type start struct {
+	template string            // of create-vite
+	files    map[string]string // besides
+	lock     []string          // the command that writes a lockfile
+	text     string            // that its page shows
+	browser  bool              // its page needs scripts
+}
+
+const createVite = "create-vite@9.3.0"
+
+var starts = map[string]start{
+	"vanilla": {template: "vanilla", text: "Get started", browser: true, lock: []string{"npm", "install", "--package-lock-only", "--ignore-scripts"}},
+	"react":   {template: "react-ts", text: "Get started", browser: true},
+	"vue":     {template: "vue-ts", text: "Get started", browser: true},
+	"svelte":  {template: "svelte-ts", text: "Get started", browser: true},
+	"pnpm":    {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "pnpm@9", "install", "--lockfile-only"}},
+	"yarn":    {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "yarn@1", "install", "--ignore-scripts"}},
+	"bun":     {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "bun@1", "install", "--lockfile-only"}},
+	"eleventy": {text: "Tea", files: map[string]string{
+		"package.json": `{"name":"e","private":true,"scripts":{"build":"eleventy"},"devDependencies":{"@11ty/eleventy":"^3.0.0"}}`,
+		"index.md":     "# Tea\n",
+	}},
+	"astro": {text: "Astro 2", files: map[string]string{
+		"package.json":          `{"name":"a","type":"module","private":true,"scripts":{"build":"astro build"},"dependencies":{"astro":"^5.0.0"}}`,
+		"src/pages/index.astro": "---\nconst x = 1 + 1\n---\n<html><body><h1>Astro {x}</h1></body></html>\n",
+	}},
+	"next": {text: "Next 2", files: map[string]string{
+		"package.json":   `{"name":"n","private":true,"scripts":{"build":"next build"},"dependencies":{"next":"^15.0.0","react":"^19","react-dom":"^19"}}`,
+		"next.config.js": "module.exports = { output: 'export' }\n",
+		"app/layout.jsx": "export default function Layout({ children }) { return <html><body>{children}</body></html> }\n",
+		"app/page.jsx":   "export default function Page() { return <h1>{'Next ' + (1 + 1)}</h1> }\n",
+	}},
+	"sveltekit": {text: "Kit 2", browser: true, files: map[string]string{
+		"package.json": `{"name":"k","type":"module","private":true,"scripts":{"build":"vite build"},
+			"devDependencies":{"@sveltejs/kit":"^2","@sveltejs/adapter-static":"^3","@sveltejs/vite-plugin-svelte":"^6","svelte":"^5","vite":"^7"}}`,
+		"svelte.config.js":        "import adapter from '@sveltejs/adapter-static'\nexport default { kit: { adapter: adapter() } }\n",
+		"vite.config.js":          "import { sveltekit } from '@sveltejs/kit/vite'\nexport default { plugins: [sveltekit()] }\n",
+		"src/app.html":            "<!doctype html><html><head>%sveltekit.head%</head><body>%sveltekit.body%</body></html>\n",
+		"src/routes/+layout.js":   "export const prerender = true\n",
+		"src/routes/+page.svelte": "<h1>Kit {1 + 1}</h1>\n",
+	}},
+}
+
+// What people begin with is built in the sandbox and shows its page without an
+// error, and again from kept packages after its source was changed.
+func TestMatrix(t *testing.T) {
+	registry, err := exec.Command("npm", "config", "get", "registry").Output()
+	if err != nil {
+		t.Skipf("SKIPPED: npm is not installed: %v", err)
+	}
+	pack := t.TempDir()
+	if out, err := npmIn(pack, "npm", "pack", createVite); err != nil {
+		t.Skipf("SKIPPED: the npm registry cannot be reached: %s", out)
+	}
+	_, err = npmIn(pack, "sh", "-c", "tar xzf create-vite-*.tgz")
+	require.NoError(t, err)
+	addr := freeAddr(t)
+	startServer(t, addr, filepath.Join(t.TempDir(), "data"), "--npm-registry", strings.TrimSpace(string(registry)), "--build-timeout", "10m")
+	browser := testkit.OpenBrowser(t)
+	for name, s := range starts {
+		if !*matrix && name != "vanilla" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if s.template != "" {
+				require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(pack, "package", "template-"+s.template))))
+			}
+			for file, text := range s.files {
+				require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
+				require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644))
+			}
+			if len(s.lock) > 0 {
+				out, err := npmIn(dir, s.lock...)
+				require.NoError(t, err, "%s", out)
+				require.NoError(t, os.RemoveAll(filepath.Join(dir, "node_modules")))
+			}
+			cold := buildTree(t, addr, dir)
+			browser.Open(t, cold.PreviewURL, s.text)
+			require.Empty(t, browser.Errors())
+			warm := buildTree(t, addr, dir)
+			t.Logf("%-10s cold %5.1f s, warm %5.1f s", name, cold.FinishedAt.Sub(*cold.StartedAt).Seconds(), warm.FinishedAt.Sub(*warm.StartedAt).Seconds())
+		})
+	}
+}
+
+// npmIn runs a command in a folder, as a developer does.
+func npmIn(dir string, argv ...string) (out []byte, err error) {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = dir
+	return cmd.CombinedOutput()
+}
+
+// buildTree makes a project of a folder, waits for its build and requires that it
+// ran in a sandbox.
+func buildTree(t *testing.T, addr, dir string) *previewd.Build {
+	t.Helper()
+	files := previewd.Files{}
+	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		files[name], err = os.ReadFile(filepath.Join(dir, name))
+		return err
+	}))
+	c := clientOf(t, addr)
+	made, err := c.CreatePreview(t.Context(), previewd.CreatePreviewRequest{UserID: "matrix", TemplateFiles: files, IdempotencyKey: previewd.NewRequestID()})
+	require.NoError(t, err)
+	var b *previewd.Build
+	waitUntil(t, 10*time.Minute, func() bool {
+		b, err = c.FindBuild(t.Context(), made.BuildID, 30*time.Second)
+		return err == nil && b.Status.Terminal()
+	})
+	if b.Status != previewd.BuildCompleted {
+		var text []byte
+		_ = c.WatchBuild(t.Context(), b.ID, client.Watch{
+			Event: func(previewd.Event) error { return nil },
+			Log:   func(_ int64, part string) error { text = append(text, part...); return nil },
+		})
+		t.Fatalf("%+v\n%s", b.Failure, text)
+	}
+	require.Equal(t, previewd.RunnerSandbox, b.Runner)
+	require.Equal(t, "namespace", b.Isolation)
+	return b
+}
+
+func waitUntil(t *testing.T, limit time.Duration, check func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !check(); {
+		require.True(t, time.Now().Before(deadline), "the build takes too long")
+	}
+}
