@@ -66,18 +66,12 @@ var starts = map[string]start{
 // What people begin with is built in the sandbox and shows its page without an
 // error, and again from kept packages after its source was changed.
 func TestMatrix(t *testing.T) {
-	registry, err := exec.Command("npm", "config", "get", "registry").Output()
-	if err != nil {
-		t.Skipf("SKIPPED: npm is not installed: %v", err)
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: it fetches packages")
 	}
-	pack := t.TempDir()
-	if out, err := npmIn(pack, "npm", "pack", createVite); err != nil {
-		t.Skipf("SKIPPED: the npm registry cannot be reached: %s", out)
-	}
-	_, err = npmIn(pack, "sh", "-c", "tar xzf create-vite-*.tgz")
-	require.NoError(t, err)
+	registry, pack := fetchStarts(t)
 	addr := freeAddr(t)
-	startServer(t, addr, filepath.Join(t.TempDir(), "data"), "--npm-registry", strings.TrimSpace(string(registry)), "--build-timeout", "10m")
+	startServer(t, addr, filepath.Join(t.TempDir(), "data"), "--npm-registry", registry, "--build-timeout", "10m")
 	browser := testkit.OpenBrowser(t)
 	for name, s := range starts {
 		if !*matrix && name != "vanilla" {
@@ -85,24 +79,47 @@ func TestMatrix(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			if s.template != "" {
-				require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(pack, "package", "template-"+s.template))))
-			}
-			for file, text := range s.files {
-				require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
-				require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644))
-			}
-			if len(s.lock) > 0 {
-				out, err := npmIn(dir, s.lock...)
-				require.NoError(t, err, "%s", out)
-				require.NoError(t, os.RemoveAll(filepath.Join(dir, "node_modules")))
-			}
+			s.lay(t, pack, dir)
 			cold := buildTree(t, addr, dir)
 			browser.Open(t, cold.PreviewURL, s.text)
 			require.Empty(t, browser.Errors())
 			warm := buildTree(t, addr, dir)
 			t.Logf("%-10s cold %5.1f s, warm %5.1f s", name, cold.FinishedAt.Sub(*cold.StartedAt).Seconds(), warm.FinishedAt.Sub(*warm.StartedAt).Seconds())
 		})
+	}
+}
+
+// fetchStarts returns the machine's registry and a folder with create-vite.
+func fetchStarts(tb testing.TB) (registry, pack string) {
+	tb.Helper()
+	pack = tb.TempDir()
+	out, err := npmIn(pack, "npm", "config", "get", "registry")
+	if err != nil {
+		tb.Skipf("SKIPPED: npm is not installed: %v", err)
+	}
+	registry = strings.TrimSpace(string(out))
+	if out, err := npmIn(pack, "npm", "pack", createVite); err != nil {
+		tb.Skipf("SKIPPED: the npm registry cannot be reached: %s", out)
+	}
+	out, err = npmIn(pack, "sh", "-c", "tar xzf create-vite-*.tgz")
+	require.NoError(tb, err, "%s", out)
+	return registry, pack
+}
+
+// lay writes the project into a folder.
+func (s start) lay(tb testing.TB, pack, dir string) {
+	tb.Helper()
+	if s.template != "" {
+		require.NoError(tb, os.CopyFS(dir, os.DirFS(filepath.Join(pack, "package", "template-"+s.template))))
+	}
+	for file, text := range s.files {
+		require.NoError(tb, os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
+		require.NoError(tb, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644))
+	}
+	if len(s.lock) > 0 {
+		out, err := npmIn(dir, s.lock...)
+		require.NoError(tb, err, "%s", out)
+		require.NoError(tb, os.RemoveAll(filepath.Join(dir, "node_modules")))
 	}
 }
 
@@ -115,7 +132,7 @@ func npmIn(dir string, argv ...string) (out []byte, err error) {
 
 // buildTree makes a project of a folder, waits for its build and requires that it
 // ran in a sandbox.
-func buildTree(t *testing.T, addr, dir string) *previewd.Build {
+func buildTree(t testing.TB, addr, dir string) *previewd.Build {
 	t.Helper()
 	files := previewd.Files{}
 	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
@@ -146,7 +163,7 @@ func buildTree(t *testing.T, addr, dir string) *previewd.Build {
 	return b
 }
 
-func waitUntil(t *testing.T, limit time.Duration, check func() bool) {
+func waitUntil(t testing.TB, limit time.Duration, check func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !check(); {
 		require.True(t, time.Now().Before(deadline), "the build takes too long")

@@ -269,7 +269,7 @@ const crashToken = "crash-test-token-0123456789"
 func startServer(tb testing.TB, addr, data string, flags ...string) *exec.Cmd {
 	tb.Helper()
 	server := exec.Command(testkit.Program(tb), append([]string{"serve", "--addr", addr, "--data", data, "--log-level", "error"}, flags...)...)
-	server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken}
+	server.Env = []string{"PREVIEWD_SERVICE_TOKEN=" + crashToken, "PATH=" + os.Getenv("PATH")}
 	server.Stderr = os.Stderr
 	require.NoError(tb, server.Start())
 	tb.Cleanup(func() {
