@@ -165,22 +165,20 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			unknown, ops := 0, 0
 			for i := range *histories {
 				// Each closes its database at its end: a server has not so many connections.
-				ok := t.Run(strconv.Itoa(i), func(t *testing.T) {
-					h := record(t, e.Config(t), *historySeed+uint64(i))
-					ops += len(h.ops)
-					for _, op := range h.ops {
-						if op.Output.(answer).unknown {
-							unknown++
-						}
+				var h *history
+				require.True(t, t.Run(strconv.Itoa(i), func(t *testing.T) { h = record(t, e.Config(t), *historySeed+uint64(i)) }))
+				ops += len(h.ops)
+				for _, op := range h.ops {
+					if op.Output.(answer).unknown {
+						unknown++
 					}
-					verdict, info := porcupine.CheckOperationsVerbose(sequential, h.ops, time.Minute)
-					if verdict != porcupine.Ok {
-						path := t.TempDir() + "/history.html"
-						require.NoError(t, porcupine.VisualizePath(sequential, info, path))
-					}
-					require.Equal(t, porcupine.Ok, verdict)
-				})
-				require.True(t, ok)
+				}
+				verdict, info := porcupine.CheckOperationsVerbose(sequential, h.ops, 5*time.Minute) // a busy machine overlaps more
+				if verdict != porcupine.Ok {
+					path := t.TempDir() + "/history.html"
+					require.NoError(t, porcupine.VisualizePath(sequential, info, path))
+				}
+				require.Equal(t, porcupine.Ok, verdict)
 			}
 			t.Logf("%d histories, %d operations by %d clients, %d with an unknown outcome: all Ok", *histories, ops, historyClients, unknown)
 		})
