@@ -183,7 +183,7 @@ func (b *builder) deleted(projectID string) {
 }
 
 func (b *builder) runner(artifacts artifact.Store) error {
-	boxes := &sandboxes{builder: b}
+	boxes := &sandboxes{builder: b, turn: make(chan struct{}, 1)}
 	r, err := runner.New(runner.Config{
 		Dispatcher: b.Worker, Artifacts: artifacts, ID: b.runnerID, WorkDir: b.Config.WorkPath(),
 		Executable: b.opts.Executable, Sandbox: boxes.get, Slots: max(b.Config.Builds, 0), Log: b.log,

@@ -3,9 +3,9 @@ package app
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
 
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/npm"
@@ -26,20 +26,26 @@ func SandboxInit() (exitCode int) { return sandbox.Init() }
 // one comes: most servers of static sites never need it.
 type sandboxes struct {
 	builder *builder
-	mu      sync.Mutex
+	turn    chan struct{} // holds one: whose turn it is
 	ready   *runner.Sandbox
 }
 
 func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if s.ready != nil {
 		return s.ready, nil
 	}
 	cfg := s.builder.Config
 	tools, report, err := ProbeSandbox(ctx, cfg, s.builder.opts.Executable)
 	if err == nil && !report.OK() {
-		err = fmt.Errorf("%s", report.Reason)
+		err = fmt.Errorf("%w: %s", runner.ErrNoSandbox, report.Reason)
+	} else if errors.Is(err, toolchain.ErrMissing) {
+		err = fmt.Errorf("%w: %w", runner.ErrNoSandbox, err)
 	}
 	if err != nil {
 		s.builder.log.WarnContext(ctx, "no sandbox: builds that run code are refused", telemetry.Error, err, "fix", report.Fix)
@@ -56,7 +62,7 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return nil, err
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Root: tools.Root, Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{Root: tools.Root, Mirror: mirror, Registry: cfg.NPMRegistry, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
 	return s.ready, nil
 }
 

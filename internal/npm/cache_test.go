@@ -27,7 +27,7 @@ func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	t.Parallel()
 	f := setup(t, npm.Config{MaxBytes: 105 << 10})
 	for _, name := range []string{"a", "b", "c", "d"} {
-		f.origin.files["/"+name+"/-/"+name+"-1.tgz"] = make([]byte, 30<<10)
+		f.origin.files["/"+name+"/-/"+name+"-1.tgz"] = append([]byte("\x1f\x8b"), make([]byte, 30<<10-2)...)
 	}
 	f.ok("/a/-/a-1.tgz")
 	f.ok("/b/-/b-1.tgz")
@@ -68,9 +68,9 @@ func (h *hook) Write(p []byte) (int, error) {
 func TestWhatIsBeingSentOutlivesTheSweep(t *testing.T) {
 	t.Parallel()
 	f := setup(t, npm.Config{MaxBytes: 1})
-	file := strings.Repeat("0123456789", 100_000)
+	file := "\x1f\x8b" + strings.Repeat("0123456789", 100_000)
 	f.origin.files["/a/-/a-1.tgz"] = []byte(file)
-	f.origin.files["/b/-/b-1.tgz"] = []byte("b")
+	f.origin.files["/b/-/b-1.tgz"] = []byte("\x1f\x8b")
 	client := &hook{httptest.NewRecorder(), func() {
 		before := f.cached()
 		f.ok("/b/-/b-1.tgz")

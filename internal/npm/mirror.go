@@ -226,16 +226,29 @@ func (m *Mirror) loadTarball(key string, t target) error {
 		return err
 	}
 	defer m.cache.discard(file)
-	hash := sha512.New()
-	answer, err := m.registry.get(request{path: t.tarball(), limit: maxTarball}, io.MultiWriter(file, hash))
+	hash, magic := sha512.New(), &prefix{}
+	answer, err := m.registry.get(request{path: t.tarball(), limit: maxTarball}, io.MultiWriter(file, hash, magic))
 	if err != nil {
 		return err
+	}
+	if string(magic.kept) != gzipMagic {
+		return fmt.Errorf("%s is no tarball", t.tarball()) // the page of a proxy that wants a login, say
 	}
 	got := "sha512-" + base64.StdEncoding.EncodeToString(hash.Sum(nil))
 	if len(want) > 0 && !slices.Contains(want, got) {
 		return fmt.Errorf("%s is %s, but its packument says %s", t.tarball(), got, strings.Join(want, " "))
 	}
 	return m.cache.commit(key, file, about{Type: answer.Get("Content-Type"), Integrity: got, Since: m.youngest()})
+}
+
+const gzipMagic = "\x1f\x8b" // RFC 1952 §2.3.1
+
+// prefix keeps the first two bytes that are written to it.
+type prefix struct{ kept []byte }
+
+func (p *prefix) Write(b []byte) (int, error) {
+	p.kept = append(p.kept, b[:min(len(b), 2-len(p.kept))]...)
+	return len(b), nil
 }
 
 // integrity returns the sha512s that the known packument names for a tarball. With

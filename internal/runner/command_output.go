@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"strings"
 )
@@ -24,13 +25,17 @@ func (o *commandOutput) Write(p []byte) (int, error) {
 	}
 	o.tail.write(p)
 	for rest := p; len(rest) > 0; {
-		line, after, ended := strings.Cut(string(rest), "\n")
-		o.line = append(o.line, line...)
-		if !ended && len(o.line) <= maxLine {
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			o.line = append(o.line, rest...)
+			if len(o.line) > maxLine {
+				o.flush()
+			}
 			break
 		}
+		o.line = append(o.line, rest[:end]...)
 		o.flush()
-		rest = []byte(after)
+		rest = rest[end+1:]
 	}
 	return len(p), nil
 }

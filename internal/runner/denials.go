@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"regexp"
@@ -22,8 +23,12 @@ type denials struct {
 func (d *denials) serve(l net.Listener) {
 	for {
 		conn, err := l.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			time.Sleep(10 * time.Millisecond) // no files are left; there will be some
+			continue
 		}
 		go d.deny(conn)
 	}
@@ -40,9 +45,16 @@ func (d *denials) deny(conn net.Conn) {
 	if m := connectLine.FindStringSubmatch(line); m != nil && len(d.names) < 5 && !slices.Contains(d.names, m[1]) {
 		d.names = append(d.names, m[1])
 	}
-	if d.count++; d.count == maxDenied && d.tooMany != nil {
+	if d.count++; d.count >= maxDenied && d.tooMany != nil {
 		d.tooMany()
 	}
+}
+
+// reset counts anew, for a new sandbox.
+func (d *denials) reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.count = 0
 }
 
 func (d *denials) onTooMany(do func()) {

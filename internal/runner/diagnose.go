@@ -134,6 +134,9 @@ func (d *diagnosis) fail(code, message, hint, rest string) *previewd.Failure {
 func (d *diagnosis) finish(f *previewd.Failure) *previewd.Failure {
 	out := bounded(*f)
 	out.Class, out.Step = previewd.FailureUser, previewd.StepBuild
+	if f.Code == previewd.FailRegistryUnreachable {
+		out.Class = previewd.FailureInfra // worth another try
+	}
 	if d.install {
 		out.Step = previewd.StepInstall
 	}

@@ -40,7 +40,7 @@ func TestDiagnoseCapturedOutputs(t *testing.T) {
 				})
 				require.Equal(t, want, wantedFailure{f.Code, f.File, f.Line, want.message})
 				require.Contains(t, f.Message, want.message)
-				require.Equal(t, previewd.FailureUser, f.Class)
+				require.Equal(t, want.code == previewd.FailRegistryUnreachable, f.Class == previewd.FailureInfra)
 				require.Equal(t, step, f.Step)
 				require.NotEmpty(t, f.Hint)
 				require.NotEmpty(t, f.Excerpt)
@@ -183,7 +183,7 @@ func FuzzDiagnose(f *testing.F) {
 			source:  func(string) (string, bool) { return source, code%2 == 0 },
 			missing: strings.Fields(source), unreachable: code%3 == 0, denied: strings.Fields(source),
 		})
-		require.Equal(t, previewd.FailureUser, failure.Class)
+		require.Equal(t, failure.Code == previewd.FailRegistryUnreachable, failure.Class == previewd.FailureInfra)
 		require.NotEmpty(t, failure.Code)
 		require.NotEmpty(t, failure.Message)
 		inBounds(t, failure)

@@ -37,6 +37,7 @@ type job struct {
 	cache      string       // what of its packages was kept: "hit", "miss", or ""
 	release    func()       // gives kept packages back
 	site       *os.Root     // what it made
+	siteDir    string       // where in the tree that is
 }
 
 // failedError is a failure that is the author's to mend.

@@ -163,6 +163,10 @@ func (m *Modules) sweep() error {
 		if oldest == "" {
 			break
 		}
+		// What a crash leaves of a folder must not count as one.
+		if err := os.Remove(filepath.Join(m.dir, oldest, modulesInfoFile)); err != nil {
+			return err
+		}
 		if err := os.RemoveAll(filepath.Join(m.dir, oldest)); err != nil {
 			return err
 		}
@@ -171,6 +175,9 @@ func (m *Modules) sweep() error {
 	}
 	return nil
 }
+
+// blockSize is what each file, folder and link takes at least, in bytes.
+const blockSize = 4096
 
 // modulesCopy is one copy of a node_modules.
 type modulesCopy struct {
@@ -191,6 +198,7 @@ func (c *modulesCopy) run(ctx context.Context, workspace *os.Root, to string) er
 		if err != nil {
 			return err
 		}
+		c.bytes += blockSize
 		switch entry.Type() {
 		case fs.ModeDir:
 			err = target.Mkdir(name, 0o755)

@@ -11,7 +11,10 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/net/netutil"
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/npm"
@@ -20,13 +23,17 @@ import (
 
 // Sandbox is what builds need that run strangers' code.
 type Sandbox struct {
-	Root    string      // folder of the toolchain, named after what is in it
-	Mirror  *npm.Mirror // the only network that a build has
-	Modules *Modules    // installed packages that were kept
-	Limits  sandbox.Limits
-	UID     int           // of the host, for builds of a server that is root
-	Idle    time.Duration // how long a command may say nothing; default 2 min
+	Root     string      // folder of the toolchain, named after what is in it
+	Mirror   *npm.Mirror // the only network that a build has
+	Registry string      // that it mirrors
+	Modules  *Modules    // installed packages that were kept
+	Limits   sandbox.Limits
+	UID      int           // of the host, for builds of a server that is root
+	Idle     time.Duration // how long a command may say nothing; default 2 min
 }
+
+// ErrNoSandbox says that a server runs no tree's code, whichever it is.
+var ErrNoSandbox = errors.New("there is no sandbox")
 
 // Ports of 127.0.0.1 in a sandbox.
 const (
@@ -39,6 +46,8 @@ const (
 	maxRawLog  = 64 << 20 // of a command; a build that says more is stopped
 	outputTail = 64 << 10 // of it, that is read for what went wrong
 	maxDenied  = 50       // connections that are closed before the build is stopped
+
+	maxConnections = 64 // of a build at a time, on each port
 )
 
 // Why a command was stopped.
@@ -65,6 +74,9 @@ func (j *job) runPlan(ctx context.Context) error {
 	p := &packagesBuild{job: j, plan: j.result.Plan, keep: func() {}}
 	var err error
 	if p.with, err = j.Sandbox(ctx); err != nil {
+		if !errors.Is(err, ErrNoSandbox) {
+			return err
+		}
 		return &failedError{&previewd.Failure{
 			Class: previewd.FailureUser, Code: previewd.FailRunnerUnavailable, Step: previewd.StepBuild, File: p.plan.Runner.From,
 			Message: fmt.Sprintf("%s, so building this tree runs its code, which this server does not do: %s.", strings.TrimSuffix(p.plan.Runner.Reason, "."), err),
@@ -99,16 +111,34 @@ func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules stri
 		Ports: []int{portMirror, portProxy},
 	})
 	if err != nil {
-		return fmt.Errorf("cannot start the sandbox: %w", err)
+		return p.setupError("cannot start the sandbox", err)
 	}
 	p.result.Isolation = sandbox.LevelNamespace
 	p.view = p.with.Mirror.View(mirrorURL)
 	listeners := p.box.Listeners()
-	server := &http.Server{Handler: p.view, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
-	go func() { _ = server.Serve(listeners[0]) }() // ends when the box closes its listeners
-	go p.denials.serve(listeners[1])
+	server := &http.Server{
+		Handler: p.view, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	// Both end when the box closes its listeners.
+	go func() { _ = server.Serve(netutil.LimitListener(listeners[0], maxConnections)) }()
+	p.denials.reset()
+	go p.denials.serve(netutil.LimitListener(listeners[1], maxConnections))
 	p.log.printf("sandbox: ready in %d ms", time.Since(began).Milliseconds())
 	return nil
+}
+
+// setupError returns what kept a sandbox from being made. A tree that does not fit
+// in is its author's.
+func (p *packagesBuild) setupError(what string, err error) error {
+	if !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return &failedError{&previewd.Failure{
+		Class: previewd.FailureUser, Code: previewd.FailDiskLimit, Step: p.step,
+		Message: fmt.Sprintf("The tree, with its packages, needs more than the %d MB or %d files that a build may have.", p.with.Limits.Disk>>20, p.with.Limits.Inodes),
+		Hint:    "Send less, or ask whoever runs the server for more.",
+	}}
 }
 
 // command runs one command of the plan to its end. The failure is the author's to
@@ -239,6 +269,7 @@ func (p *packagesBuild) findSite() error {
 			continue
 		}
 		p.log.printf("the site is in %s", name)
+		p.siteDir = path.Clean(name)
 		p.site, err = tree.OpenRoot(name)
 		return err
 	}

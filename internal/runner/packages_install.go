@@ -59,7 +59,7 @@ func (p *packagesBuild) install(ctx context.Context) error {
 	}
 	if kept {
 		if err := p.box.Unpack(ctx, source); err != nil {
-			return fmt.Errorf("cannot lay out the source: %w", err)
+			return p.setupError("cannot lay out the source", err)
 		}
 		return p.runScripts(ctx, want)
 	}
@@ -88,7 +88,7 @@ func (p *packagesBuild) keepable() *wanted {
 	}
 	w := &wanted{files: map[string]string{}}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "modules 1 %s %s %s\n", filepath.Base(p.with.Root), runtime.GOARCH, m.Lockfile)
+	fmt.Fprintf(sum, "modules 1 %q %q %q %q\n", filepath.Base(p.with.Root), runtime.GOARCH, m.Lockfile, p.with.Registry)
 	for _, name := range []string{"package.json", m.Lockfile} {
 		raw, err := readLimited(p.sourceRoot.FS(), name, maxLockfile)
 		if err != nil || bytes.Contains(raw, []byte(`"link": true`)) || bytes.Contains(raw, []byte(`"file:`)) {
@@ -118,7 +118,10 @@ func (p *packagesBuild) installToKeep(ctx context.Context, want *wanted) (bool, 
 		return false, err
 	}
 	p.log.printf("%s", fetchedText(p.view.Fetched()))
-	p.keep = p.keepModules(ctx, want.key, time.Since(began))
+	// npm does without an optional package that it cannot get: this time only.
+	if len(p.view.Refused()) == 0 {
+		p.keep = p.keepModules(ctx, want.key, time.Since(began))
+	}
 	return true, nil
 }
 

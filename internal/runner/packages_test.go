@@ -273,7 +273,7 @@ func TestPackagesCannotBePoisoned(t *testing.T) {
 // never those that a build uses.
 func TestKeptPackagesAreBounded(t *testing.T) {
 	t.Parallel()
-	m, err := NewModules(t.TempDir(), 100, -1)
+	m, err := NewModules(t.TempDir(), 40_000, -1)
 	require.NoError(t, err)
 	add := func(key string, size int) {
 		t.Helper()
@@ -304,13 +304,13 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 	release()
 	add("three", 40) // is there already
 	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, "new-1", "node_modules"), 0o755))
-	m, err = NewModules(m.dir, 100, -1)
+	m, err = NewModules(m.dir, 40_000, -1)
 	require.NoError(t, err)
 	require.NoDirExists(t, filepath.Join(m.dir, "new-1"))
 	_, info, release, ok := m.take("three")
 	require.True(t, ok)
 	release()
-	require.Equal(t, modulesInfo{Bytes: 40, Took: time.Second}, info)
+	require.Equal(t, modulesInfo{Bytes: 4*blockSize + 40, Took: time.Second}, info)
 
 	for name, make := range map[string]func(dir string) error{
 		"Absolute": func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) },
@@ -365,6 +365,9 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 			tree["package.json"] = `{"scripts":{"build":"maker"},"dependencies":{"no-such-package":"1"}}`
 		}, want: want{previewd.FailDependencyUnavailable, "install", "no-such-package"}},
 		"Link":       {build: "mkdir dist && echo x > dist/index.html && ln -s /etc/passwd dist/passwd", want: want{previewd.FailUnsafePath, "publish", "regular file"}},
+		"Deep":       {build: "d=dist; for i in $(seq 40); do d=$d/d; done; mkdir -p $d; echo x > dist/index.html", want: want{previewd.FailUnsafePath, "publish", "32 folders"}},
+		"Name":       {build: `mkdir dist && echo x > dist/index.html && echo x > "dist/$(printf '\377')"`, want: want{previewd.FailUnsafePath, "publish", "UTF-8"}},
+		"Tree":       {build: "maker", change: func(tree map[string]string) { tree["big.bin"] = strings.Repeat("0123456789abcdef", 4<<20) }, want: want{previewd.FailDiskLimit, "install", "64 MB"}},
 		"FolderLink": {build: "mkdir real && echo x > real/index.html && ln -s /etc dist", want: want{previewd.FailNoOutputDir, "build", ""}},
 		"Script": {build: "maker", change: func(tree map[string]string) {
 			tree["package.json"] = strings.Replace(tree["package.json"], `"scripts":{`, `"scripts":{"postinstall":"exit 9",`, 1)
@@ -391,6 +394,50 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 			require.Equal(t, previewd.FailureUser, f.Class)
 		})
 	}
+}
+
+// Packages that could not be had whole are not kept: npm does without those that
+// are optional.
+func TestPartOfThePackagesIsNotKept(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	tree := b.tree("maker", "maker")
+	whole := tree["package-lock.json"]
+	var lock map[string]any
+	require.NoError(t, json.Unmarshal([]byte(whole), &lock))
+	entries := lock["packages"].(map[string]any)
+	entries["node_modules/gone"] = map[string]any{
+		"version": "1.0.0", "resolved": "https://registry.npmjs.org/gone/-/gone-1.0.0.tgz", "integrity": integrity(nil), "optional": true,
+	}
+	entries[""].(map[string]any)["optionalDependencies"] = map[string]any{"gone": "1.0.0"}
+	raw, err := json.Marshal(lock)
+	require.NoError(t, err)
+	tree["package-lock.json"] = string(raw)
+	tree["package.json"] = strings.Replace(tree["package.json"], `"dependencies"`, `"optionalDependencies":{"gone":"1.0.0"},"dependencies"`, 1)
+	for range 2 {
+		o := b.build(tree)
+		require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
+		require.Equal(t, "miss", o.Cache)
+	}
+}
+
+// What a command writes costs no more than its length, however short its lines.
+func TestManyLinesAreReadInLinearTime(t *testing.T) {
+	t.Parallel()
+	log := &buildLog{}
+	o := &commandOutput{log: log, stop: func(error) {}, heard: func() {}}
+	chunk := bytes.Repeat([]byte("\n"), 1<<20)
+	began := time.Now()
+	for range 16 {
+		_, err := o.Write(chunk)
+		require.NoError(t, err)
+	}
+	require.Less(t, time.Since(began), 20*time.Second, "16 MiB of empty lines")
+	_, err := o.Write([]byte("one\ntw"))
+	require.NoError(t, err)
+	_, err = o.Write([]byte("o\n"))
+	require.NoError(t, err)
+	require.Regexp(t, `one\n.*two\n$`, log.pending.String())
 }
 
 // A lockfile that does not fit is no reason to fail, and is told.

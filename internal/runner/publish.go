@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
@@ -28,6 +30,9 @@ func (j *job) publish(ctx context.Context) (previewd.Digest, error) {
 	switch {
 	case j.site != nil:
 		root = j.site
+		if j.siteDir != "." {
+			part = partOfOutput
+		}
 	case j.result.Built:
 		out, err := os.OpenRoot(j.out())
 		if err != nil {
@@ -36,7 +41,7 @@ func (j *job) publish(ctx context.Context) (previewd.Digest, error) {
 		defer out.Close()
 		root, part = out, func(string) bool { return true }
 	}
-	names, err := j.listSite(root.FS(), part)
+	names, err := j.listSite(ctx, root.FS(), part)
 	if err != nil {
 		return "", err
 	}
@@ -77,18 +82,60 @@ func partOfSite(name string) bool {
 	return true
 }
 
-func (j *job) listSite(fsys fs.FS, part func(string) bool) ([]string, error) {
+// partOfOutput reports whether a file that a build has written is served: all but
+// what holds secrets by custom.
+func partOfOutput(name string) bool {
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == ".git" || strings.HasPrefix(segment, ".env") {
+			return false
+		}
+	}
+	return true
+}
+
+// Bounds on the names of a site's files.
+const (
+	maxSiteDepth = 32
+	maxSitePath  = 1024 // bytes
+)
+
+func (j *job) listSite(ctx context.Context, fsys fs.FS, part func(string) bool) ([]string, error) {
 	var names []string
 	var total int64
+	folders := 0
+	unsafePath := func(name, message string) error {
+		return &failedError{&previewd.Failure{
+			Class: previewd.FailureUser, Code: previewd.FailUnsafePath, Step: previewd.StepPublish,
+			File: clip(strings.Map(printable, strings.ToValidUTF8(name, "\uFFFD")), maxSitePath), Message: message,
+		}}
+	}
 	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !part(name) {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, fs.ErrPermission):
+			return unsafePath(name, "The site holds something that may not be read.")
+		case !utf8.ValidString(name):
+			return unsafePath(name, "The site holds a name that is not UTF-8.")
+		case err != nil:
 			return err
+		case len(name) > maxSitePath || strings.Count(name, "/") >= maxSiteDepth:
+			return unsafePath(name, fmt.Sprintf("The site holds a path of more than %d folders or %d bytes.", maxSiteDepth, maxSitePath))
+		case entry.IsDir():
+			if name != "." && !part(name+"/") {
+				return fs.SkipDir
+			}
+			folders++
+		case !part(name):
+			return nil
+		case !entry.Type().IsRegular():
+			return unsafePath(name, "The site holds something that is no regular file.")
 		}
-		if !entry.Type().IsRegular() {
-			return &failedError{&previewd.Failure{
-				Class: previewd.FailureUser, Code: previewd.FailUnsafePath, Step: previewd.StepPublish, File: name,
-				Message: "The site holds something that is no regular file.",
-			}}
+		if folders > j.MaxFiles {
+			return j.tooLarge()
+		}
+		if entry.IsDir() {
+			return nil
 		}
 		info, err := entry.Info()
 		if err != nil {
@@ -97,14 +144,18 @@ func (j *job) listSite(fsys fs.FS, part func(string) bool) ([]string, error) {
 		names = append(names, name)
 		total += info.Size()
 		if len(names) > j.MaxFiles || total > j.MaxBytes {
-			return &failedError{&previewd.Failure{
-				Class: previewd.FailureUser, Code: previewd.FailOutputTooLarge, Step: previewd.StepPublish,
-				Message: fmt.Sprintf("The site is larger than %d files or %d MB.", j.MaxFiles, j.MaxBytes>>20),
-			}}
+			return j.tooLarge()
 		}
 		return nil
 	})
 	return names, err
+}
+
+func (j *job) tooLarge() error {
+	return &failedError{&previewd.Failure{
+		Class: previewd.FailureUser, Code: previewd.FailOutputTooLarge, Step: previewd.StepPublish,
+		Message: fmt.Sprintf("The site is larger than %d files or %d MB.", j.MaxFiles, j.MaxBytes>>20),
+	}}
 }
 
 // maxCompress bounds what is compressed, and held in memory for it.

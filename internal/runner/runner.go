@@ -34,7 +34,7 @@ type Config struct {
 	MaxFiles   int           // of a site; default 20,000
 	MaxBytes   int64         // of a site; default 200 MiB
 	// Sandbox returns what builds need that run their tree's code; an error says
-	// why this server runs none. Default: there is no sandbox.
+	// why not; ErrNoSandbox that this server never does. Default: it has none.
 	Sandbox func(context.Context) (*Sandbox, error)
 	Log     *slog.Logger // default slog.Default()
 }
@@ -55,7 +55,7 @@ func New(cfg Config) (*Runner, error) {
 		cfg.Executable = self
 	}
 	if cfg.Sandbox == nil {
-		cfg.Sandbox = func(context.Context) (*Sandbox, error) { return nil, errors.New("it has no sandbox") }
+		cfg.Sandbox = func(context.Context) (*Sandbox, error) { return nil, ErrNoSandbox }
 	}
 	if cfg.Slots == 0 {
 		cfg.Slots = runtime.NumCPU()

@@ -287,7 +287,7 @@ func TestSiteWithALinkIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Symlink("/etc/passwd", filepath.Join(dir, "passwd.txt")))
 	j := &job{Runner: &Runner{Config{MaxFiles: 10, MaxBytes: 1000}}}
-	_, err := j.listSite(os.DirFS(dir), func(string) bool { return true })
+	_, err := j.listSite(t.Context(), os.DirFS(dir), func(string) bool { return true })
 	require.ErrorContains(t, err, "no regular file")
 	root, err := os.OpenRoot(dir)
 	require.NoError(t, err)

@@ -142,7 +142,7 @@ func packetConn(fd int) (*net.UnixConn, error) {
 func (b *Box) start(cfg BoxConfig, files []*os.File) error {
 	cmd := exec.CommandContext(context.Background(), cmp.Or(cfg.Executable, "/proc/self/exe"), InitArg)
 	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{}, &limitedWriter{w: &b.stderr, room: 4 << 10}, files
-	cmd.Dir, cmd.Args[0] = "/", os.Args[0] // a path like /proc/self/exe is no name
+	cmd.Dir, cmd.Args[0] = "/", "previewd" // tasks can see it
 	cmd.WaitDelay = time.Second
 	uid, gid := os.Geteuid(), os.Getegid()
 	root := uid == 0
@@ -157,7 +157,7 @@ func (b *Box) start(cfg BoxConfig, files []*os.File) error {
 		GidMappings:                []syscall.SysProcIDMap{{ContainerID: buildID, HostID: gid, Size: 1}},
 		GidMappingsEnableSetgroups: root,
 		Credential:                 &syscall.Credential{Uid: buildID, Gid: buildID, NoSetGroups: !root},
-		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SETPCAP, unix.CAP_DAC_OVERRIDE},
+		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SETPCAP, unix.CAP_DAC_OVERRIDE, unix.CAP_SYS_RESOURCE},
 		Setsid:                     true,
 		Pdeathsig:                  syscall.SIGKILL,
 	}
@@ -265,9 +265,11 @@ func (b *Box) Run(ctx context.Context, t Task) (End, error) {
 		return End{}, context.Cause(ctx)
 	}
 	after := b.group.events()
-	return End{
-		Code: reply.Code, OutOfMemory: after.killed > before.killed, ProcessesBound: after.refused > before.refused,
-	}, err
+	end := End{Code: reply.Code, OutOfMemory: after.killed > before.killed, ProcessesBound: after.refused > before.refused}
+	if err != nil && end.OutOfMemory {
+		end.Code, err = 128+int(unix.SIGKILL), nil // the kernel has taken the whole box
+	}
+	return end, err
 }
 
 func (b *Box) kill() {

@@ -18,7 +18,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -307,47 +306,6 @@ func TestStubbornTasksEnd(t *testing.T) {
 		_, out = run(t, b, sh(`echo still`))
 		require.Equal(t, "still\n", out)
 	})
-}
-
-// A box dies with its owner, whatever that dies of.
-func TestBoxDiesWithItsOwner(t *testing.T) {
-	cfg := config(t)
-	open(t, cfg).Close() // skips where there is none
-	owner := exec.Command("/proc/self/exe", roleOwner, cfg.Root)
-	out, err := owner.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, owner.Start())
-	t.Cleanup(func() {
-		_ = owner.Process.Kill()
-		_ = owner.Wait()
-	})
-	line := make([]byte, 6)
-	_, err = io.ReadFull(out, line)
-	require.NoError(t, err)
-	require.Equal(t, "alive\n", string(line))
-	mark := "previewd-sandbox-" + strconv.Itoa(owner.Process.Pid)
-	require.NotEmpty(t, processesWith(t, mark))
-	require.NoError(t, owner.Process.Signal(syscall.SIGKILL))
-	_ = owner.Wait()
-	deadline := time.Now().Add(10 * time.Second)
-	for len(processesWith(t, mark)) > 0 {
-		require.True(t, time.Now().Before(deadline), "processes are left")
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-// ownBox is the test's child: it says when its box is alive, and waits.
-func ownBox(root string) {
-	b, err := sandbox.Open(context.Background(), sandbox.BoxConfig{Root: root, Limits: sandbox.DefaultLimits(), Source: bytes.NewReader(make([]byte, 1024))})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	mark := "previewd-sandbox-" + strconv.Itoa(os.Getpid())
-	_, _ = b.Run(context.Background(), sandbox.Task{
-		Argv: sh("sleep 301 & sleep 302 & sh -c 'sleep 303 & sleep 303' & echo alive; while :; do sleep 304; done # " + mark), Env: append(env, "MARK="+mark), Output: os.Stdout,
-	})
-	os.Exit(0)
 }
 
 // requireNothingLeft checks that boxes have left no mount and no control group of

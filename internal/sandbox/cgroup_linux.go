@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,14 +34,14 @@ func newGroup(limits Limits) (g *group, err error) {
 		return nil, fmt.Errorf("cannot bound what builds take, for want of a control group: %w", err)
 	}
 	g = &group{v2: parent[""] != "", dirs: map[string]string{}}
-	name := fmt.Sprintf("previewd-%d-%d", os.Getpid(), groupCount.Add(1))
-	for controller, dir := range parent {
-		g.dirs[controller] = filepath.Join(dir, name)
-	}
-	for _, dir := range g.dirs {
+	// Two servers in containers may have the same number.
+	name := fmt.Sprintf("previewd-%d-%d-%s", os.Getpid(), groupCount.Add(1), rand.Text()[:8])
+	for controller, parent := range parent {
+		dir := filepath.Join(parent, name)
 		if err = os.Mkdir(dir, 0o755); err != nil {
 			break
 		}
+		g.dirs[controller] = dir
 	}
 	if err == nil {
 		err = g.limit(limits)
@@ -60,6 +61,7 @@ func (g *group) limit(l Limits) error {
 	}
 	return errors.Join(
 		g.write("memory", "memory.limit_in_bytes", l.Memory), g.writeIfThere("memory", "memory.memsw.limit_in_bytes", l.Memory),
+		g.writeIfThere("memory", "memory.kmem.tcp.limit_in_bytes", l.Memory/8),
 		g.write("pids", "pids.max", l.Processes),
 		g.write("cpu", "cpu.cfs_period_us", 100_000), g.write("cpu", "cpu.cfs_quota_us", int64(l.CPUs)*1000), g.write("cpu", "cpu.shares", 256))
 }

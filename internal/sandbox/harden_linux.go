@@ -20,7 +20,7 @@ import (
 // starts all tasks.
 func harden(cfg initConfig) error {
 	limits := map[int]int64{
-		unix.RLIMIT_CORE: 0, unix.RLIMIT_MEMLOCK: 64 << 10, unix.RLIMIT_MSGQUEUE: 0,
+		unix.RLIMIT_CORE: 0, unix.RLIMIT_MEMLOCK: 64 << 10, unix.RLIMIT_MSGQUEUE: 0, unix.RLIMIT_SIGPENDING: 1024,
 		unix.RLIMIT_FSIZE: cfg.Limits.FileSize, unix.RLIMIT_NOFILE: cfg.Limits.OpenFiles,
 	}
 	for resource, limit := range limits {
@@ -87,7 +87,8 @@ var deniedSyscalls = strings.Fields(`
 	keyctl add_key request_key bpf perf_event_open userfaultfd ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd
 	kexec_load kexec_file_load init_module finit_module delete_module open_by_handle_at name_to_handle_at quotactl
 	swapon swapoff reboot acct syslog iopl ioperm settimeofday clock_settime sethostname setdomainname personality
-	lookup_dcookie vhangup mbind set_mempolicy migrate_pages move_pages fanotify_init mknod mknodat`)
+	lookup_dcookie vhangup mbind set_mempolicy migrate_pages move_pages fanotify_init mknod mknodat
+	open_tree_attr quotactl_fd modify_ldt memfd_secret listmount statmount`)
 
 // missingSyscalls are said not to exist, so that programs do without: the filter
 // cannot look into what they are given.
@@ -110,11 +111,16 @@ func syscallFilter() ([]bpf.RawInstruction, error) {
 		}
 		return here
 	}
-	none := func(values ...uint64) (all seccomp.ArgumentConditions) {
+	none := func(argument uint32, values ...uint64) (all seccomp.ArgumentConditions) {
 		for _, v := range values {
-			all = append(all, seccomp.Condition{Argument: 0, Operation: seccomp.NotEqual, Value: v})
+			all = append(all, seccomp.Condition{Argument: argument, Operation: seccomp.NotEqual, Value: v})
 		}
 		return all
+	}
+	// Of a family these protocols only: others load modules that nobody looks at.
+	only := func(family uint64, protocols ...uint64) seccomp.NameWithConditions {
+		is := seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: family}
+		return seccomp.NameWithConditions{Name: "socket", Conditions: append(none(2, protocols...), is)}
 	}
 	policy := seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
@@ -124,8 +130,11 @@ func syscallFilter() ([]bpf.RawInstruction, error) {
 				Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM), Names: known(deniedSyscalls),
 				NamesWithCondtions: []seccomp.NameWithConditions{
 					{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
-					{Name: "socket", Conditions: none(unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK)},
-					{Name: "socketpair", Conditions: none(unix.AF_UNIX)},
+					{Name: "socket", Conditions: none(0, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK)},
+					only(unix.AF_INET, 0, unix.IPPROTO_TCP, unix.IPPROTO_UDP),
+					only(unix.AF_INET6, 0, unix.IPPROTO_TCP, unix.IPPROTO_UDP),
+					only(unix.AF_NETLINK, unix.NETLINK_ROUTE),
+					{Name: "socketpair", Conditions: none(0, unix.AF_UNIX)},
 				},
 			},
 		},

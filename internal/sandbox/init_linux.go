@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -33,6 +34,11 @@ const (
 func Init() (exitCode int) {
 	// What confines tasks is this thread's, and theirs by being its children.
 	runtime.LockOSThread()
+	// What its owner has open besides is nobody's business here.
+	if err := unix.CloseRange(fdControl, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(os.Stderr, "cannot keep files from tasks:", err)
+		return 2
+	}
 	control, err := packetConn(fdControl)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cannot reach the owner:", err)
@@ -50,7 +56,10 @@ func Init() (exitCode int) {
 	}
 }
 
-type initProcess struct{ control *net.UnixConn }
+type initProcess struct {
+	control *net.UnixConn
+	victim  *os.File // its oom_score_adj, which tasks begin with
+}
 
 func (i *initProcess) reply(r initReply, fds ...int) error {
 	raw, err := json.Marshal(r)
@@ -136,6 +145,12 @@ func (i *initProcess) prepare() error {
 		}
 		defer f.Close()
 		fds = append(fds, int(f.Fd()))
+	}
+	if err := boundWatches(); err != nil {
+		return err
+	}
+	if i.victim, err = os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0); err != nil {
+		return fmt.Errorf("cannot prefer tasks to this process: %w", err)
 	}
 	if err := harden(cfg); err != nil {
 		return err
@@ -317,13 +332,34 @@ func (i *initProcess) serve() error {
 		}
 		return i.reply(initReply{})
 	}
-	code := run(t, out)
+	code := i.run(t, out)
 	out.Close()
 	return i.reply(initReply{Code: code})
 }
 
+// startAsVictim starts a task that the kernel kills before anything else of the
+// machine when memory runs out; then this process can still say so.
+func (i *initProcess) startAsVictim(cmd *exec.Cmd) error {
+	if _, err := i.victim.WriteAt([]byte("1000"), 0); err != nil {
+		return err
+	}
+	err := cmd.Start()
+	_, back := i.victim.WriteAt([]byte("0"), 0)
+	return errors.Join(err, back)
+}
+
+// boundWatches bounds what is counted for the user whose server has made the box.
+func boundWatches() error {
+	for name, limit := range map[string]string{"max_inotify_instances": "64", "max_inotify_watches": "100000"} {
+		if err := os.WriteFile("/proc/sys/user/"+name, []byte(limit), 0o600); err != nil {
+			return fmt.Errorf("cannot bound watches: %w", err)
+		}
+	}
+	return nil
+}
+
 // run runs a task until it ends, and kills what it leaves behind.
-func run(t initTask, out *os.File) (code int) {
+func (i *initProcess) run(t initTask, out *os.File) (code int) {
 	for _, entry := range t.Env {
 		if value, ok := strings.CutPrefix(entry, "PATH="); ok {
 			os.Setenv("PATH", value) // where the program is looked for
@@ -332,7 +368,7 @@ func run(t initTask, out *os.File) (code int) {
 	cmd := exec.CommandContext(context.Background(), t.Argv[0], t.Argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = t.Env, t.Dir, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := i.startAsVictim(cmd); err != nil {
 		fmt.Fprintf(out, "%s: %v\n", filepath.Base(t.Argv[0]), err)
 		if errors.Is(err, exec.ErrNotFound) {
 			return 127 // as a shell says

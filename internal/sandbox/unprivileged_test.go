@@ -3,7 +3,6 @@
 package sandbox_test
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -77,22 +76,4 @@ func TestUnprivileged(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "--- PASS: TestHostIsHidden")
 	require.Contains(t, string(out), "--- PASS: TestProbe")
-}
-
-// processesWith lists this machine's processes that have a text in their
-// environment or command.
-func processesWith(t *testing.T, text string) (pids []string) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, dir := range all {
-		for _, file := range []string{"environ", "cmdline"} {
-			raw, _ := os.ReadFile(filepath.Join(dir, file))
-			if bytes.Contains(raw, []byte(text)) {
-				pids = append(pids, filepath.Base(dir))
-				break
-			}
-		}
-	}
-	return pids
 }

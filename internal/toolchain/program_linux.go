@@ -35,7 +35,7 @@ type plan struct {
 func planOf(ctx context.Context) (*plan, error) {
 	link, err := exec.LookPath("node")
 	if err != nil {
-		return nil, errors.New("cannot find Node.js on this machine: install it, e.g. apt-get install nodejs npm")
+		return nil, fmt.Errorf("%w Node.js on this machine: install it, e.g. apt-get install nodejs npm", ErrMissing)
 	}
 	node, err := filepath.EvalSymlinks(link)
 	if err != nil {
@@ -109,7 +109,7 @@ const (
 func (p *plan) addNPM(node string) error {
 	folder, version := findNPM(node)
 	if folder == "" {
-		return errors.New("cannot find npm on this machine: install it, e.g. apt-get install nodejs npm")
+		return fmt.Errorf("%w npm on this machine: install it, e.g. apt-get install nodejs npm", ErrMissing)
 	}
 	p.npm = version
 	l := p.layout

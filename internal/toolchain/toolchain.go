@@ -4,6 +4,11 @@
 // fault of the kernel, must not reach the files that the host runs.
 package toolchain
 
+import "errors"
+
+// ErrMissing says that what a toolchain is made of is not installed.
+var ErrMissing = errors.New("cannot find")
+
 // Toolchain is a root file system with what builds run: Node.js, npm, a shell
 // and the usual small programs. No file in it is setuid and no link leads out.
 type Toolchain struct {

@@ -20,6 +20,11 @@ int main(void) {
 	try("alg", socket(38, SOCK_SEQPACKET, 0));
 	try("bluetooth", socket(31, SOCK_RAW, 0));
 	try("raw", socket(AF_INET, SOCK_RAW, 1));
+	try("mptcp", socket(AF_INET, SOCK_STREAM, 262));
+	try("udplite", socket(AF_INET, SOCK_DGRAM, 136));
+	try("audit", socket(AF_NETLINK, SOCK_RAW, 9));
+	try("xfrm", socket(AF_NETLINK, SOCK_RAW, 6));
+	try("modify_ldt", syscall(SYS_modify_ldt, 0, 0, 0));
 	try("unshare", unshare(CLONE_NEWUSER));
 	try("clone", syscall(SYS_clone, CLONE_NEWUSER | 17, 0, 0, 0, 0));
 	try("clone3", syscall(435, 0, 0));
