@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -32,6 +33,7 @@ const (
 // the box out, gives up what it may do, and runs one task after the other.
 // It ends when its owner does.
 func Init() (exitCode int) {
+	startThreads()
 	// What confines tasks is this thread's, and theirs by being its children.
 	runtime.LockOSThread()
 	// What its owner has open besides is nobody's business here.
@@ -54,6 +56,23 @@ func Init() (exitCode int) {
 			return 0 // its owner has gone
 		}
 	}
+}
+
+// startThreads starts the threads that the runtime may want later: tasks that have
+// met the bound on processes leave it none, and it dies of that.
+func startThreads() {
+	const threads = 12
+	var started, over sync.WaitGroup
+	started.Add(threads)
+	for range threads {
+		over.Go(func() {
+			runtime.LockOSThread() // each has one of its own until all have
+			defer runtime.UnlockOSThread()
+			started.Done()
+			started.Wait()
+		})
+	}
+	over.Wait()
 }
 
 type initProcess struct {
