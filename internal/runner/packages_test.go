@@ -202,7 +202,10 @@ func setupNPM(t *testing.T, change ...func(*Sandbox)) *npmBench {
 	for _, c := range change {
 		c(b.with)
 	}
-	b.bench = setup(t, func(cfg *Config) { cfg.Sandbox = func(context.Context) (*Sandbox, error) { return b.with, nil } })
+	b.bench = setup(t, func(cfg *Config) {
+		cfg.Sandbox = func(context.Context) (*Sandbox, error) { return b.with, nil }
+		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	})
 	return b
 }
 

@@ -157,7 +157,11 @@ func sweepGroups(parents map[string]string) error {
 			return err
 		}
 		for _, group := range left {
-			_ = unix.Rmdir(group) // one with processes stays
+			// One with processes stays, and one that another server has just made and
+			// is about to use.
+			if info, err := os.Stat(group); err == nil && time.Since(info.ModTime()) > time.Minute {
+				_ = unix.Rmdir(group)
+			}
 		}
 	}
 	return nil

@@ -68,6 +68,10 @@ func ownBox(root string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	if len(os.Args) > 3 { // a start is all that is wanted
+		b.Close()
+		os.Exit(0)
+	}
 	mark := "previewd-sandbox-" + strconv.Itoa(os.Getpid())
 	_, _ = b.Run(context.Background(), sandbox.Task{
 		Argv: sh("sleep 301 & sleep 302 & sh -c 'sleep 303 & sleep 303' & echo alive; while :; do sleep 304; done # " + mark), Env: append(env, "MARK="+mark), Output: os.Stdout,
@@ -91,4 +95,36 @@ func processesWith(t *testing.T, text string) (pids []string) {
 		}
 	}
 	return pids
+}
+
+// A server that starts sweeps what dead ones have left, and takes nothing from one
+// that is about to use what it has just made.
+func TestStartsDoNotSweepEachOther(t *testing.T) {
+	cfg := config(t)
+	open(t, cfg).Close() // skips where there is none
+	stop := make(chan struct{})
+	swept := make(chan int)
+	go func() {
+		starts := 0
+		for {
+			select {
+			case <-stop:
+				swept <- starts
+				return
+			default:
+				owner := exec.Command("/proc/self/exe", roleOwner, cfg.Root, "start")
+				if owner.Run() == nil {
+					starts++
+				}
+			}
+		}
+	}()
+	for range 40 {
+		cfg.Source = tarOf(t, nil)
+		b, err := sandbox.Open(t.Context(), cfg)
+		require.NoError(t, err)
+		b.Close()
+	}
+	close(stop)
+	require.Positive(t, <-swept)
 }
