@@ -49,7 +49,7 @@ func TestKilledSandboxLeavesNothing(t *testing.T) {
 		n.start("")
 		clients := &load{torture: c, clients: c.clients(), name: "code", files: codeTree(mark)}
 		running := func() bool { return len(commandsWith(c, mark)) > 0 }
-		for killed := 0; killed < *sandboxKills; killed++ {
+		for range *sandboxKills {
 			clients.createSome(4)
 			n.waitUntil("strangers' commands run", 60*time.Second, running)
 			time.Sleep(time.Duration(c.random.Int64N(int64(900 * time.Millisecond))))
