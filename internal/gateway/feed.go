@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -247,12 +248,26 @@ func (s *Service) RunParked(ctx context.Context) error {
 // ApplyParked applies parked events whose project is stored now, and finds out
 // about projects that are not stored although their events came long ago.
 func (s *Service) ApplyParked(ctx context.Context) error {
-	var ids []string
-	err := s.Store.Tx(ctx, "feed.parked", func(tx *store.DB) (err error) {
-		ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch)
-		return err
-	})
-	errs := []error{err}
+	var last []string
+	for {
+		var ids []string
+		err := s.Store.Tx(ctx, "feed.parked", func(tx *store.DB) (err error) {
+			ids, err = tx.ListParkedProjects(ctx, tx.Now().Add(-s.Parked), parkedBatch)
+			return err
+		})
+		if err == nil {
+			err = s.applyParked(ctx, ids)
+		}
+		// More may wait behind a whole batch, unless it is one that cannot move.
+		if err != nil || len(ids) < parkedBatch || slices.Equal(ids, last) {
+			return err
+		}
+		last = ids
+	}
+}
+
+func (s *Service) applyParked(ctx context.Context, ids []string) error {
+	var errs []error
 	for _, id := range ids {
 		err := s.release(ctx, id)
 		for bad := (*badParkedError)(nil); errors.As(err, &bad); err = s.release(ctx, id) {
