@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -145,27 +144,15 @@ func buildTree(t testing.TB, addr, dir string) *previewd.Build {
 	c := clientOf(t, addr)
 	made, err := c.CreatePreview(t.Context(), previewd.CreatePreviewRequest{UserID: "matrix", TemplateFiles: files, IdempotencyKey: previewd.NewRequestID()})
 	require.NoError(t, err)
-	var b *previewd.Build
-	waitUntil(t, 10*time.Minute, func() bool {
-		b, err = c.FindBuild(t.Context(), made.BuildID, 30*time.Second)
-		return err == nil && b.Status.Terminal()
-	})
-	if b.Status != previewd.BuildCompleted {
-		var text []byte
-		_ = c.WatchBuild(t.Context(), b.ID, client.Watch{
-			Event: func(previewd.Event) error { return nil },
-			Log:   func(_ int64, part string) error { text = append(text, part...); return nil },
-		})
-		t.Fatalf("%+v\n%s", b.Failure, text)
-	}
+	var log []byte
+	require.NoError(t, c.WatchBuild(t.Context(), made.BuildID, client.Watch{
+		Event: func(previewd.Event) error { return nil },
+		Log:   func(_ int64, part string) error { log = append(log, part...); return nil },
+	}))
+	b, err := c.FindBuild(t.Context(), made.BuildID, 0)
+	require.NoError(t, err)
+	require.Equal(t, previewd.BuildCompleted, b.Status, "%+v\n%s", b.Failure, log)
 	require.Equal(t, previewd.RunnerSandbox, b.Runner)
 	require.Equal(t, "namespace", b.Isolation)
 	return b
-}
-
-func waitUntil(t testing.TB, limit time.Duration, check func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !check(); {
-		require.True(t, time.Now().Before(deadline), "the build takes too long")
-	}
 }

@@ -92,6 +92,9 @@ func NewMirror(cfg Config) (*Mirror, error) {
 	return &Mirror{cfg: cfg, registry: registry{base, cfg.Client}, cache: disk, parsing: make(chan struct{}, maxParsing)}, nil
 }
 
+// Registry returns the URL of the registry that is mirrored.
+func (m *Mirror) Registry() string { return m.cfg.Registry }
+
 // key is the cache's for a thing of this registry.
 func (m *Mirror) key(parts ...string) string {
 	return cacheKey(append(parts, m.registry.base.String())...)

@@ -115,12 +115,12 @@ func (c *child) build(req childRequest) (childResult, error) {
 		return childResult{}, err
 	}
 	defer root.Close()
-	tree, failure := readTree(root.FS())
-	if failure != nil {
-		return childResult{Failure: failure}, nil
-	}
+	var tree *sourceTree
 	var files choice
 	plan := detect.Detect(root.FS(), detect.Options{Request: req.Overrides, Choose: func() (string, string, *previewd.Failure) {
+		if tree, files.Failure = readTree(root.FS()); files.Failure != nil {
+			return "", "", files.Failure
+		}
 		files = choose(tree, func() string { return findBundlerNeed(tree, req.Source) })
 		return files.Runner, files.Reason, files.Failure
 	}})

@@ -188,7 +188,7 @@ func (j *job) runChild(ctx context.Context) error {
 		reader.CloseWithError(err)
 		received <- err
 	}()
-	stderr := &headBuffer{limit: 8 << 10}
+	stderr := &sandbox.HeadBuffer{Limit: 8 << 10}
 	exit, err := sandbox.Run(ctx, sandbox.Command{
 		Path: j.Executable, Args: []string{ChildArg}, Dir: j.source(),
 		Stdin: bytes.NewReader(request), Stdout: writer, Stderr: stderr,
@@ -252,17 +252,4 @@ func (j *job) crash(code int, stderr string) error {
 		return &failedError{f}
 	}
 	return fmt.Errorf("the build's child ended with code %d: %s", code, clip(stderr, 500))
-}
-
-// headBuffer keeps the first bytes of what is written to it.
-type headBuffer struct {
-	bytes.Buffer
-	limit int
-}
-
-func (b *headBuffer) Write(p []byte) (int, error) {
-	if room := b.limit - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(len(p), room)])
-	}
-	return len(p), nil
 }

@@ -90,7 +90,7 @@ func (j *job) runPlan(ctx context.Context) error {
 	if err := j.start(ctx, previewd.StepBuild); err != nil {
 		return err
 	}
-	if failure, err := p.command(ctx, p.plan.Build.Argv, false); err != nil || failure != nil {
+	if failure, err := p.command(ctx, p.plan.Build.Argv); err != nil || failure != nil {
 		return errors.Join(err, asFailed(failure))
 	}
 	return p.findSite()
@@ -143,7 +143,7 @@ func (p *packagesBuild) setupError(what string, err error) error {
 
 // command runs one command of the plan to its end. The failure is the author's to
 // mend.
-func (p *packagesBuild) command(ctx context.Context, argv []string, install bool) (*previewd.Failure, error) {
+func (p *packagesBuild) command(ctx context.Context, argv []string) (*previewd.Failure, error) {
 	began := time.Now()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -156,14 +156,10 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 	p.denials.onTooMany(func() { stop(errDenied) })
 	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: p.env(), Output: out})
 	out.flush()
-	step := previewd.StepBuild
-	if install {
-		step = previewd.StepInstall
-	}
 	user := func(code, message, hint string) (*previewd.Failure, error) {
 		lines := meaningful(readable(out.tail.String()))
 		failure := bounded(previewd.Failure{
-			Class: previewd.FailureUser, Code: code, Step: step, Message: message, Hint: hint,
+			Class: previewd.FailureUser, Code: code, Step: p.step, Message: message, Hint: hint,
 			Excerpt: strings.Join(lines[max(0, len(lines)-excerptLines):], "\n"),
 		})
 		return &failure, nil
@@ -188,13 +184,13 @@ func (p *packagesBuild) command(ctx context.Context, argv []string, install bool
 		return user(previewd.FailPidsLimit, fmt.Sprintf("The build started more than %d processes and threads.", p.with.Limits.Processes),
 			"Let it start fewer at once.")
 	}
-	return diagnose(p.commandEnd(argv, install, end.Code, out.tail.String())), nil
+	return diagnose(p.commandEnd(argv, end.Code, out.tail.String())), nil
 }
 
 const noNetwork = "Builds reach nothing but the npm registry. Put what is needed into the tree, or have the page load it in the browser."
 
-func (p *packagesBuild) commandEnd(argv []string, install bool, code int, output string) commandEnd {
-	e := commandEnd{install: install, plan: p.plan, argv: argv, code: code, output: output, source: p.sourceFile, denied: p.denials.hosts()}
+func (p *packagesBuild) commandEnd(argv []string, code int, output string) commandEnd {
+	e := commandEnd{install: p.step == previewd.StepInstall, plan: p.plan, argv: argv, code: code, output: output, source: p.sourceFile, denied: p.denials.hosts()}
 	for _, r := range p.view.Refused() {
 		switch r.Reason {
 		case "not_found", "blocked", "too_young":

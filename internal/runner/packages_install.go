@@ -88,7 +88,7 @@ func (p *packagesBuild) keepable() *wanted {
 	}
 	w := &wanted{files: map[string]string{}}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "modules 1 %q %q %q %q\n", filepath.Base(p.with.Root), runtime.GOARCH, m.Lockfile, p.with.Registry)
+	fmt.Fprintf(sum, "modules 1 %q %q %q %q\n", filepath.Base(p.with.Root), runtime.GOARCH, m.Lockfile, p.with.Mirror.Registry())
 	for _, name := range []string{"package.json", m.Lockfile} {
 		raw, err := readLimited(p.sourceRoot.FS(), name, maxLockfile)
 		if err != nil || bytes.Contains(raw, []byte(`"link": true`)) || bytes.Contains(raw, []byte(`"file:`)) {
@@ -113,7 +113,7 @@ func (p *packagesBuild) installToKeep(ctx context.Context, want *wanted) (bool, 
 		return false, err
 	}
 	began := time.Now()
-	failure, err := p.command(ctx, []string{"npm", "ci", "--ignore-scripts"}, true)
+	failure, err := p.command(ctx, []string{"npm", "ci", "--ignore-scripts"})
 	if err != nil || failure != nil {
 		return false, err
 	}
@@ -151,7 +151,7 @@ func (p *packagesBuild) runScripts(ctx context.Context, want *wanted) error {
 		}
 	}
 	for _, argv := range commands {
-		if failure, err := p.command(ctx, argv, true); err != nil || failure != nil {
+		if failure, err := p.command(ctx, argv); err != nil || failure != nil {
 			return errors.Join(err, asFailed(failure))
 		}
 	}
@@ -166,14 +166,14 @@ func (p *packagesBuild) installHere(ctx context.Context) error {
 	if m := p.plan.PackageManager; m.Variant == "classic" && m.Lockfile != "" {
 		// Yarn 1 fetches from where its lockfile says, whatever its registry is.
 		here := `s#https?://[^/"]+/((@[^/"]+/)?[^/"]+/-/)#` + mirrorURL + `/\1#`
-		if failure, err := p.command(ctx, []string{"sed", "-i", "-E", here, m.Lockfile}, true); err != nil || failure != nil {
+		if failure, err := p.command(ctx, []string{"sed", "-i", "-E", here, m.Lockfile}); err != nil || failure != nil {
 			return errors.Join(err, asFailed(failure))
 		}
 	}
-	failure, err := p.command(ctx, argv, true)
+	failure, err := p.command(ctx, argv)
 	if lenient := lenientInstall(argv); failure != nil && failure.Code == previewd.FailLockfile && lenient != nil {
 		p.log.printf("%s: the lockfile does not fit package.json, so versions are resolved anew", failure.Code)
-		failure, err = p.command(ctx, lenient, true)
+		failure, err = p.command(ctx, lenient)
 	}
 	if err == nil && failure == nil {
 		p.log.printf("%s", fetchedText(p.view.Fetched()))

@@ -28,7 +28,7 @@ type Box struct {
 	control   *net.UnixConn
 	command   *exec.Cmd
 	dead      chan struct{} // closed when the first process has ended
-	stderr    strings.Builder
+	stderr    HeadBuffer
 	group     *group
 	workspace *os.File
 	listeners []net.Listener
@@ -37,7 +37,7 @@ type Box struct {
 // Open starts a box and lays its files out. It returns an error that wraps
 // ErrUnavailable when this machine allows none.
 func Open(ctx context.Context, cfg BoxConfig) (*Box, error) {
-	b := &Box{dead: make(chan struct{})}
+	b := &Box{dead: make(chan struct{}), stderr: HeadBuffer{Limit: 4 << 10}}
 	if err := b.open(ctx, cfg); err != nil {
 		b.Close()
 		return nil, err
@@ -141,7 +141,7 @@ func packetConn(fd int) (*net.UnixConn, error) {
 // start starts the first process in namespaces of its own.
 func (b *Box) start(cfg BoxConfig, files []*os.File) error {
 	cmd := exec.CommandContext(context.Background(), cmp.Or(cfg.Executable, "/proc/self/exe"), InitArg)
-	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{}, &limitedWriter{w: &b.stderr, room: 4 << 10}, files
+	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{}, &b.stderr, files
 	cmd.Dir, cmd.Args[0] = "/", "previewd" // tasks can see it
 	cmd.WaitDelay = time.Second
 	uid, gid := os.Geteuid(), os.Getegid()
@@ -394,18 +394,4 @@ func fixOf(reason string) string {
 		return "In a container, start it with --security-opt systempaths=unconfined."
 	}
 	return ""
-}
-
-type limitedWriter struct {
-	w    io.Writer
-	room int
-}
-
-func (l *limitedWriter) Write(p []byte) (int, error) {
-	n := min(len(p), l.room)
-	l.room -= n
-	if n > 0 {
-		_, _ = l.w.Write(p[:n])
-	}
-	return len(p), nil
 }

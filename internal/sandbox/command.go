@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -76,3 +77,17 @@ const (
 	LevelProcess  = "process"          // killable, limited, no environment; the kernel guards no path
 	LevelLandlock = "process+landlock" // and the kernel refuses all paths but the policy's
 )
+
+// HeadBuffer keeps the first bytes that are written to it.
+type HeadBuffer struct {
+	bytes.Buffer
+	Limit int
+}
+
+// Write implements io.Writer.
+func (b *HeadBuffer) Write(p []byte) (int, error) {
+	if room := b.Limit - b.Len(); room > 0 {
+		b.Buffer.Write(p[:min(len(p), room)])
+	}
+	return len(p), nil
+}

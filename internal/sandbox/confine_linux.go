@@ -27,13 +27,8 @@ const (
 func Confine(p Policy) (level string, err error) {
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: maxFileSize, unix.RLIMIT_NOFILE: maxFiles}
 	for resource, limit := range limits {
-		var now unix.Rlimit
-		if err := unix.Getrlimit(resource, &now); err != nil {
-			return "", fmt.Errorf("cannot read limit: %w", err)
-		}
-		limit = min(limit, now.Max)
-		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
-			return "", fmt.Errorf("cannot set limit: %w", err)
+		if err := lowerLimit(resource, limit); err != nil {
+			return "", err
 		}
 	}
 	// When memory runs out the kernel takes the child and leaves the server.
