@@ -217,6 +217,13 @@ func TestRebindingGetsNowhere(t *testing.T) {
 	}
 	// All at once: whichever is dialed, the internal one is not.
 	server.Close()
+	require.Eventually(t, func() bool { // the port is closed when the last Accept has returned
+		conn, err := net.Dial("tcp", out.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	}, 5*time.Second, time.Millisecond)
 	both := e(func(string) []netip.Addr { return []netip.Addr{public, internal, netip.MustParseAddr("::1")} })
 	for range 20 {
 		send(both, "dial")
