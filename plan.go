@@ -20,6 +20,7 @@ type Plan struct {
 	Node           PlanNode           `json:"node"`
 	Fallback       PlanFallback       `json:"fallback"`
 	Workspace      PlanWorkspace      `json:"workspace"`
+	Bundle         PlanBundle         `json:"bundle"`
 	Notes          []string           `json:"notes"`             // what its author should know besides
 	Failure        *Failure           `json:"failure,omitempty"` // no build is possible; the rest is what was found all the same
 }
@@ -43,6 +44,14 @@ type PlanFramework struct {
 	Title   string `json:"title,omitempty"`
 	Package string `json:"package,omitempty"` // that gave it away
 	Version string `json:"version,omitempty"` // the range that package.json wants
+	Why
+}
+
+// PlanBundle says whether the bundler makes the same site as the build command, of
+// installed packages and without running any code.
+type PlanBundle struct {
+	OK  bool   `json:"ok"`
+	JSX string `json:"jsx,omitempty"` // the package that JSX is of: react, preact
 	Why
 }
 

@@ -23,6 +23,6 @@ func Detect(dir string, request []byte) (*previewd.Plan, error) {
 	defer root.Close()
 	return detect.Detect(root.FS(), detect.Options{
 		Request: request,
-		Choose:  func() (string, string, *previewd.Failure) { return runner.Choose(dir) },
+		Choose:  func(named, from string) (string, string, *previewd.Failure) { return runner.Choose(dir, named, from) },
 	}), nil
 }

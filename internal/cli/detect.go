@@ -57,6 +57,11 @@ func planText(p *previewd.Plan) string {
 		manager += " (" + p.PackageManager.Variant + ")"
 	}
 	line("runner", p.Runner.Name, p.Runner.Why)
+	bundled := ""
+	if p.Bundle.OK {
+		bundled = "if it can be"
+	}
+	line("bundled", bundled, p.Bundle.Why)
 	line("framework", strings.TrimSpace(p.Framework.Title+" "+p.Framework.Version), p.Framework.Why)
 	line("package manager", manager, p.PackageManager.Why)
 	line("install", argvText(p.Install.Argv), p.Install.Why)

@@ -22,7 +22,7 @@ const requestBuild = "metadata.build"
 // Config is what a tree, or a request, says about its build. Zero members are
 // left to detection.
 type Config struct {
-	Runner         string   // static or bundle; only in previewd.json
+	Runner         string   // static, bundle or sandbox
 	Framework      string   // a name of the table, or "none"
 	PackageManager string   // npm, pnpm, yarn or bun, and perhaps @version
 	Install, Build []string // argv; an Install that is not nil and empty installs nothing
@@ -33,7 +33,7 @@ type Config struct {
 
 var (
 	configMembers  = []string{"runner", "framework", "packageManager", "install", "build", "output", "node", "fallback"}
-	requestMembers = []string{"framework", "packageManager", "install", "build", "output", "node", "fallback", "env"}
+	requestMembers = []string{"runner", "framework", "packageManager", "install", "build", "output", "node", "fallback", "env"}
 )
 
 // badConfig says what is wrong with a file, and what to do.
@@ -42,6 +42,11 @@ func badConfig(file, message, hint string) *previewd.Failure {
 		Class: previewd.FailureUser, Code: previewd.FailBadConfig, Step: previewd.StepBuild,
 		File: clean(file, 200), Message: clean(message, 500), Hint: clean(hint, 300),
 	}
+}
+
+// files reports whether the files are to be taken as they are, without packages.
+func (c Config) files() bool {
+	return c.Runner == previewd.RunnerStatic || c.Runner == previewd.RunnerBundle
 }
 
 // ReadConfig reads previewd.json. A tree without one has an empty Config.
@@ -80,7 +85,7 @@ func parseConfig(raw []byte, where string, known []string) (Config, *previewd.Fa
 			return Config{}, badConfig(where, message, hint)
 		}
 	}
-	if c.Runner != "" && (c.Build != nil || c.Install != nil) {
+	if c.files() && (c.Build != nil || c.Install != nil) {
 		return Config{}, badConfig(where, fmt.Sprintf("The runner %s installs nothing and runs no command.", c.Runner), "Remove either runner, or install and build.")
 	}
 	return c, nil
@@ -112,8 +117,8 @@ func (c *Config) set(name string, value any) (message, hint string) {
 	switch name {
 	case "runner":
 		c.Runner = text
-		if text != "" && text != previewd.RunnerStatic && text != previewd.RunnerBundle {
-			return fmt.Sprintf("runner %q is not known: it is static or bundle.", clean(text, 40)), ""
+		if !slices.Contains([]string{"", previewd.RunnerStatic, previewd.RunnerBundle, previewd.RunnerSandbox}, text) {
+			return fmt.Sprintf("runner %q is not known: it is static, bundle or sandbox.", clean(text, 40)), ""
 		}
 	case "framework":
 		c.Framework = text

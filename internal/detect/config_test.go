@@ -37,7 +37,7 @@ func TestConfigIsTakenOrExplained(t *testing.T) {
 		"Control":      {`{"build":["a\u001b[2J"]}`, "Each word of build", ""},
 		"ManyWords":    {`{"build":[` + strings.Repeat(`"a",`, 70) + `"a"]}`, "up to 64 words", "Say it like"},
 		"Program":      {`{"build":["../x"]}`, "no program's name", ""},
-		"Runner":       {`{"runner":"npm"}`, "static or bundle", ""},
+		"Runner":       {`{"runner":"npm"}`, "static, bundle or sandbox", ""},
 		"RunnerBuild":  {`{"runner":"static","build":["a"]}`, "runs no command", "Remove either"},
 		"Framework":    {`{"framework":"viite"}`, `"viite" is not known`, "vite and none"},
 		"Manager":      {`{"packageManager":"npm@latest"}`, "is not known", "npm, pnpm, yarn and bun"},
@@ -85,8 +85,13 @@ func TestRequestWins(t *testing.T) {
 	require.Equal(t, "metadata.build", plan.Fallback.From)
 
 	plan = detect.Detect(tree.fs(), detect.Options{Request: []byte(`{"runner":"static"}`)})
+	require.Nil(t, plan.Failure)
+	require.Equal(t, previewd.RunnerStatic, plan.Runner.Name)
+	require.Equal(t, "metadata.build", plan.Runner.From)
+
+	plan = detect.Detect(tree.fs(), detect.Options{Request: []byte(`{"run":"static"}`)})
 	require.Equal(t, "metadata.build", plan.Failure.File)
-	require.Contains(t, plan.Failure.Hint, "Known are framework")
+	require.Contains(t, plan.Failure.Hint, "Known are runner")
 
 	// A command is run although the tree would be shown as it is.
 	plan = detect.Detect(files{"previewd.json": `{"runner":"static"}`}.fs(), detect.Options{Request: []byte(`{"build":["make"]}`)})
@@ -113,7 +118,7 @@ func TestPackageJSONIsReadAsNodeReadsIt(t *testing.T) {
 func TestFilesAreLeftToTheRunner(t *testing.T) {
 	t.Parallel()
 	asked := 0
-	options := detect.Options{Choose: func() (string, string, *previewd.Failure) {
+	options := detect.Options{Choose: func(string, string) (string, string, *previewd.Failure) {
 		asked++
 		return previewd.RunnerBundle, "index.html loads a.tsx", nil
 	}}
@@ -128,7 +133,7 @@ func TestFilesAreLeftToTheRunner(t *testing.T) {
 		require.Empty(t, plan.Build.Argv)
 	}
 	require.Equal(t, 3, asked)
-	options.Choose = func() (string, string, *previewd.Failure) {
+	options.Choose = func(string, string) (string, string, *previewd.Failure) {
 		return "", "", &previewd.Failure{Code: previewd.FailNoIndex, Message: "no index"}
 	}
 	require.Equal(t, previewd.FailNoIndex, detect.Detect(files{"a.txt": ""}.fs(), options).Failure.Code)

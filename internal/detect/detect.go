@@ -15,8 +15,9 @@ type Options struct {
 	// Request is metadata.build of the create request, as JSON. Nil: there is none.
 	Request []byte
 	// Choose says which runner takes a tree that needs no npm, and why, as it reads
-	// on after "because". Nil: that is left open.
-	Choose func() (runner, reason string, failure *previewd.Failure)
+	// on after "because". It gets the one that a configuration names, and where, or "".
+	// Nil: that is left open.
+	Choose func(named, from string) (runner, reason string, failure *previewd.Failure)
 }
 
 // Detect returns the plan of a tree. With a Failure the tree cannot be built, and
@@ -119,6 +120,11 @@ func (d *detector) override(over Config) {
 		}
 	}
 	c := &d.config
+	set("runner", over.Runner != "", func() {
+		if c.Runner = over.Runner; c.files() {
+			c.Build, c.Install = nil, nil
+		}
+	})
 	set("framework", over.Framework != "", func() { c.Framework = over.Framework })
 	set("packageManager", over.PackageManager != "", func() { c.PackageManager = over.PackageManager })
 	set("install", over.Install != nil, func() { c.Install = over.Install })
@@ -139,7 +145,7 @@ func quoted(names []string) []string {
 // leaveOpen says of every decision that it was not made.
 func (d *detector) leaveOpen() {
 	p := d.plan
-	for _, why := range []*previewd.Why{&p.Runner.Why, &p.Framework.Why, &p.PackageManager.Why, &p.Install.Why, &p.Build.Why, &p.Output.Why, &p.Node.Why, &p.Fallback.Why, &p.Workspace.Why} {
+	for _, why := range []*previewd.Why{&p.Runner.Why, &p.Framework.Why, &p.PackageManager.Why, &p.Install.Why, &p.Build.Why, &p.Output.Why, &p.Node.Why, &p.Fallback.Why, &p.Workspace.Why, &p.Bundle.Why} {
 		if why.Reason == "" {
 			why.Reason = "Not decided: the tree is refused before."
 		}
@@ -152,7 +158,7 @@ func (d *detector) chooseNPM() bool {
 	p := &d.plan.Runner
 	p.Name = previewd.RunnerSandbox
 	switch {
-	case d.config.Runner != "":
+	case d.config.files():
 		return false
 	case d.config.Build != nil:
 		p.Reason, p.From = d.from["build"]+" names a build command.", d.from["build"]
@@ -169,12 +175,18 @@ func (d *detector) chooseNPM() bool {
 // planFiles plans a tree that is shown, or bundled, as it is.
 func (d *detector) planFiles(options Options) {
 	p := d.plan
+	if d.config.Runner == previewd.RunnerSandbox {
+		d.refuse(badConfig(d.from["runner"], d.from["runner"]+" names the runner sandbox, but nothing says which command builds.", `Name it: {"build": ["npm", "run", "build"]}, or leave runner out.`))
+		d.leaveOpen()
+		return
+	}
+	p.Bundle.Reason = "Packages are not looked at."
 	p.Runner = previewd.PlanRunner{Name: d.config.Runner, Why: previewd.Why{Reason: "No command is needed; whether its modules need bundling was not looked at.", Unsure: true}}
 	if d.config.Runner != "" {
-		p.Runner.Why = previewd.Why{Reason: ConfigFile + " says so.", From: ConfigFile}
+		p.Runner.Why = previewd.Why{Reason: d.from["runner"] + " says so.", From: d.from["runner"]}
 	}
 	if options.Choose != nil {
-		runner, reason, failure := options.Choose()
+		runner, reason, failure := options.Choose(d.config.Runner, d.from["runner"])
 		p.Runner.Name, p.Runner.Unsure = runner, false
 		if failure != nil {
 			d.refuse(failure)
@@ -217,6 +229,7 @@ func (d *detector) planNPM() {
 	d.output()
 	d.node()
 	d.fallback()
+	d.bundle()
 }
 
 func (d *detector) install() {

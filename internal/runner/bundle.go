@@ -32,6 +32,7 @@ type bundle struct {
 	out   *os.Root // the site
 	env   map[string]any
 	guard *guard
+	jsx   string // the package that JSX is of, unless tsconfig.json says otherwise
 
 	tsconfig  string
 	entries   []string // in the order in which pages name them
@@ -47,13 +48,13 @@ type builtEntry struct {
 	preload []string // further modules that it needs at once
 }
 
-func newBundle(c *child, root *os.Root, req childRequest, t *sourceTree) (*bundle, error) {
+func newBundle(c *child, root *os.Root, req childRequest, t *sourceTree, jsx string) (*bundle, error) {
 	out, err := os.OpenRoot(req.Out)
 	if err != nil {
 		return nil, err
 	}
 	b := &bundle{
-		child: c, tree: t, root: root, out: out,
+		child: c, tree: t, root: root, out: out, jsx: jsx,
 		built: map[string]builtEntry{}, assets: map[string]string{},
 		env: map[string]any{"MODE": "production", "BASE_URL": "/", "PROD": true, "DEV": false, "SSR": false},
 	}
@@ -61,7 +62,7 @@ func newBundle(c *child, root *os.Root, req childRequest, t *sourceTree) (*bundl
 		b.env[name] = value
 	}
 	b.guard = &guard{
-		dir: req.Source, modules: t.modules, inline: map[string]moduleScript{}, pages: map[string]string{},
+		dir: req.Source, packages: req.Packages, preact: jsx == "preact", modules: t.modules, inline: map[string]moduleScript{}, pages: map[string]string{},
 		large: func(file string, size int64) {
 			c.send(childMessage{Large: fmt.Sprintf("%s (%.1f MB)", strings.TrimPrefix(file, req.Source+"/"), float64(size)/1e6)})
 		},
@@ -74,6 +75,11 @@ func (b *bundle) run() (immutable []string, failure *previewd.Failure, err error
 	defer b.out.Close()
 	if b.tsconfig, b.guard.aliases, failure = readTSConfig(b.root); failure != nil {
 		return nil, failure, nil
+	}
+	if b.guard.packages != "" {
+		if failure := b.readDotenv(); failure != nil {
+			return nil, failure, nil
+		}
 	}
 	if failure := b.collectEntries(); failure != nil {
 		return nil, failure, nil
@@ -177,14 +183,18 @@ func (b *bundle) buildEntries() (*previewd.Failure, error) {
 	if err != nil {
 		return nil, err
 	}
+	maps := api.SourceMapLinked
+	if b.guard.packages != "" {
+		maps = api.SourceMapNone // as Vite does
+	}
 	result := api.Build(api.BuildOptions{
 		EntryPoints: b.entries, Bundle: true, Splitting: true, Write: false, Metafile: true,
 		AbsWorkingDir: b.guard.dir, Outdir: b.out.Name(), PublicPath: "/",
 		EntryNames: "assets/[name]-[hash]", ChunkNames: "assets/[name]-[hash]", AssetNames: "assets/[name]-[hash]",
 		Format: api.FormatESModule, Target: api.ES2022, Charset: api.CharsetUTF8,
 		MinifyWhitespace: true, MinifyIdentifiers: true, MinifySyntax: true, LegalComments: api.LegalCommentsEndOfFile,
-		Sourcemap: api.SourceMapLinked, SourcesContent: api.SourcesContentInclude,
-		JSX: api.JSXAutomatic, JSXImportSource: "react", TsconfigRaw: b.tsconfig,
+		Sourcemap: maps, SourcesContent: api.SourcesContentInclude,
+		JSX: api.JSXAutomatic, JSXImportSource: b.jsx, TsconfigRaw: b.tsconfig,
 		Define: defines, Loader: loaders(), Conditions: []string{"browser", "module"},
 		Plugins:  []api.Plugin{{Name: "previewd", Setup: b.guard.setup}},
 		LogLevel: api.LogLevelSilent, LogLimit: 20,
@@ -242,8 +252,10 @@ func (b *bundle) fileOf(l *api.Location) string {
 
 // failure tells of the first error, with its line, and how many more there are.
 func (b *bundle) failure(errs []api.Message) *previewd.Failure {
-	for _, m := range errs {
-		b.logf("error: %s", b.messageText(m))
+	if b.guard.packages == "" { // else the tree's own build may well go on
+		for _, m := range errs {
+			b.logf("error: %s", b.messageText(m))
+		}
 	}
 	first := errs[0]
 	f := &previewd.Failure{

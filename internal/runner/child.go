@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,9 @@ type childRequest struct {
 	Out    string            // empty folder for the site
 	Env    map[string]string // VITE_* of the build
 
+	// Packages holds node_modules of what the tree's lockfile names; "" when that is
+	// not installed.
+	Packages  string          `json:",omitempty"`
 	Overrides json.RawMessage `json:",omitempty"` // metadata.build
 }
 
@@ -47,7 +51,9 @@ type childResult struct {
 	Isolation string            `json:"isolation"`
 	Failure   *previewd.Failure `json:"failure,omitempty"`
 	Plan      *previewd.Plan    `json:"plan,omitempty"`      // the tree's own code makes the site, like this
+	Aside     string            `json:"aside,omitempty"`     // why the bundler did not, although the plan lets it
 	Built     bool              `json:"built"`               // the site is in Out, else the tree is the site
+	Packages  bool              `json:"packages,omitempty"`  // and holds installed packages
 	Immutable []string          `json:"immutable,omitempty"` // files whose names hold their hash
 	Fallback  string            `json:"fallback,omitempty"`
 }
@@ -66,7 +72,11 @@ func Child(stdin io.Reader, stdout io.Writer) (exitCode int) {
 		fmt.Fprintln(os.Stderr, "cannot read the request:", err)
 		return 2
 	}
-	level, err := sandbox.Confine(sandbox.Policy{Read: []string{req.Source}, Write: []string{req.Out}})
+	policy := sandbox.Policy{Read: []string{req.Source}, Write: []string{req.Out}}
+	if req.Packages != "" {
+		policy.Read = append(policy.Read, req.Packages)
+	}
+	level, err := sandbox.Confine(policy)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cannot confine the build:", err)
 		return 2
@@ -117,11 +127,11 @@ func (c *child) build(req childRequest) (childResult, error) {
 	defer root.Close()
 	var tree *sourceTree
 	var files choice
-	plan := detect.Detect(root.FS(), detect.Options{Request: req.Overrides, Choose: func() (string, string, *previewd.Failure) {
+	plan := detect.Detect(root.FS(), detect.Options{Request: req.Overrides, Choose: func(named, from string) (string, string, *previewd.Failure) {
 		if tree, files.Failure = readTree(root.FS()); files.Failure != nil {
 			return "", "", files.Failure
 		}
-		files = choose(tree, func() string { return findBundlerNeed(tree, req.Source) })
+		files = choose(tree, named, from, func() string { return findBundlerNeed(tree, req.Source) })
 		return files.Runner, files.Reason, files.Failure
 	}})
 	result := childResult{Runner: plan.Runner.Name, Reason: files.Reason, Failure: plan.Failure, Fallback: plan.Fallback.File}
@@ -131,24 +141,54 @@ func (c *child) build(req childRequest) (childResult, error) {
 	if result.Failure != nil {
 		return result, nil
 	}
-	c.logf("runner: %s, because %s", result.Runner, result.Reason)
+	if result.Plan != nil {
+		return c.buildPackages(req, root, result)
+	}
+	c.tellRunner(result)
 	for _, note := range plan.Notes {
 		c.logf("note: %s", note)
-	}
-	if result.Plan != nil {
-		return result, nil
 	}
 	c.send(childMessage{Building: true})
 	if result.Runner == runnerStatic {
 		return result, nil
 	}
-	b, err := newBundle(c, root, req, tree)
+	req.Packages = "" // its author wants none
+	return c.bundle(req, root, tree, "react", result)
+}
+
+func (c *child) tellRunner(r childResult) { c.logf("runner: %s, because %s", r.Runner, r.Reason) }
+
+func (c *child) bundle(req childRequest, root *os.Root, tree *sourceTree, jsx string, result childResult) (childResult, error) {
+	b, err := newBundle(c, root, req, tree, jsx)
 	if err != nil {
 		return result, err
 	}
 	result.Immutable, result.Failure, err = b.run()
 	result.Built = result.Failure == nil
 	return result, err
+}
+
+// buildPackages bundles a tree with its packages, if they are there and nothing
+// has to be run. Whatever the bundler does not manage is left to the tree's own
+// build, which is right by definition.
+func (c *child) buildPackages(req childRequest, root *os.Root, result childResult) (childResult, error) {
+	if !result.Plan.Bundle.OK || req.Packages == "" {
+		return result, nil
+	}
+	tree, failure := readTree(root.FS())
+	if failure != nil {
+		result.Failure = failure
+		return result, nil
+	}
+	bundled := childResult{Runner: runnerBundle, Packages: true, Reason: strings.TrimSuffix(result.Plan.Bundle.Reason, "."), Fallback: result.Fallback}
+	c.tellRunner(bundled)
+	bundled, err := c.bundle(req, root, tree, cmp.Or(result.Plan.Bundle.JSX, "react"), bundled)
+	if err != nil || bundled.Failure == nil {
+		c.send(childMessage{Building: true}) // not before: packages may have to be installed yet, and steps do not go back
+		return bundled, err
+	}
+	result.Aside = strings.TrimSuffix(bundled.Failure.Message, ".")
+	return result, nil
 }
 
 // checked returns the result with everything in bounds: its text is made from a
@@ -163,7 +203,7 @@ func (r childResult) checked() childResult {
 	if (r.Runner == previewd.RunnerSandbox) != (r.Plan != nil && len(r.Plan.Build.Argv) > 0) && r.Failure == nil {
 		r.Runner = ""
 	}
-	r.Reason = clip(strings.Map(printable, r.Reason), 300)
+	r.Reason, r.Aside = clip(strings.Map(printable, r.Reason), 300), clip(strings.Map(printable, r.Aside), 300)
 	if r.Failure == nil {
 		return r
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/previewd/previewd"
-	"github.com/previewd/previewd/internal/detect"
 )
 
 const (
@@ -16,9 +15,10 @@ const (
 	runnerBundle = previewd.RunnerBundle
 )
 
-// Choose says which runner takes the tree in a folder, why, and whether none does.
+// Choose says which runner takes the tree in a folder, why, and whether none does;
+// a configuration may have named one.
 // It parses strangers' source in this process: call it on a folder of one's own.
-func Choose(dir string) (runner, reason string, failure *previewd.Failure) {
+func Choose(dir, named, from string) (runner, reason string, failure *previewd.Failure) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return "", "", badConfig("", err.Error())
@@ -28,7 +28,7 @@ func Choose(dir string) (runner, reason string, failure *previewd.Failure) {
 	if failure != nil {
 		return "", "", failure
 	}
-	c := choose(tree, func() string { return findBundlerNeed(tree, dir) })
+	c := choose(tree, named, from, func() string { return findBundlerNeed(tree, dir) })
 	return c.Runner, c.Reason, c.Failure
 }
 
@@ -43,16 +43,16 @@ type choice struct {
 // detect tells whether that is so. The first rule that holds wins:
 //
 //  1. No index.html at the root: nothing would answer at the preview's root.
-//  2. previewd.json names a runner.
+//  2. previewd.json or the request names a runner.
 //  3. A page loads TypeScript or JSX as a module: bundle.
 //  4. A module that a page loads needs a bundler, as need tells: bundle.
 //  5. Otherwise browsers can run the files as they are: static.
-func choose(t *sourceTree, need func() string) choice {
+func choose(t *sourceTree, named, from string, need func() string) choice {
 	if !t.has("index.html") {
 		return choice{Failure: t.noIndex()}
 	}
-	if t.config.Runner != "" {
-		return choice{Runner: t.config.Runner, Reason: detect.ConfigFile + " says so"}
+	if named != "" {
+		return choice{Runner: named, Reason: from + " says so"}
 	}
 	for _, p := range t.pages {
 		for _, s := range p.modules {

@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,12 +32,14 @@ type refusal struct {
 // guard resolves imports as Vite does, and lets none out of the tree: neither by
 // path nor by a link. esbuild by itself reads any file of the machine.
 type guard struct {
-	dir     string // the tree, absolute, free of links
-	aliases []alias
-	inline  map[string]moduleScript
-	pages   map[string]string // inline module → its page
-	modules bool              // the tree brings along packages in node_modules
-	large   func(file string, size int64)
+	dir      string // the tree, absolute, free of links
+	packages string // holds node_modules, likewise; "" when none are installed
+	preact   bool   // react means preact's form of it
+	aliases  []alias
+	inline   map[string]moduleScript
+	pages    map[string]string // inline module → its page
+	modules  bool              // the tree brings along packages in node_modules
+	large    func(file string, size int64)
 }
 
 const largeFile = 512 << 10
@@ -85,7 +89,12 @@ func (g *guard) resolve(b api.PluginBuild, args api.OnResolveArgs) api.OnResolve
 	case spec == "." || spec == ".." || strings.HasPrefix(spec, "./") || strings.HasPrefix(spec, "../"):
 		return g.find(b, args, spec, args.ResolveDir)
 	case args.Kind == api.ResolveCSSURLToken || args.Kind == api.ResolveCSSImportRule:
-		return g.find(b, args, "./"+spec, args.ResolveDir) // in CSS a bare reference is relative
+		// In CSS a bare reference is relative; else it is to a package.
+		result := g.find(b, args, "./"+spec, args.ResolveDir)
+		if len(result.Errors) > 0 && g.packages != "" {
+			return g.bare(b, args)
+		}
+		return result
 	}
 	return g.bare(b, args)
 }
@@ -110,7 +119,7 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 	if i := strings.IndexAny(spec[1:], "?#"); i >= 0 && !strings.HasPrefix(spec, "#") {
 		name, suffix = spec[:i+1], spec[i+1:]
 	}
-	if strings.HasPrefix(name, ".") && !inside(g.dir, filepath.Join(from, name)) {
+	if strings.HasPrefix(name, ".") && !g.holds(filepath.Join(from, name)) {
 		return refuse(previewd.FailUnsafePath, "Import files of the project only.", "Import %q leaves the project.", args.Path)
 	}
 	found := b.Resolve(name, api.ResolveOptions{ResolveDir: from, Kind: kindFor(args.Kind), Importer: args.Importer, PluginData: resolved{}})
@@ -120,7 +129,7 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 	if found.External || found.Namespace != "" && found.Namespace != "file" {
 		return api.OnResolveResult{Path: found.Path, External: found.External, Namespace: found.Namespace}
 	}
-	_, ok := resolveInside(g.dir, found.Path)
+	_, ok := g.real(found.Path)
 	if strings.Contains(args.Importer, "/node_modules/") && (ok || !exists(found.Path)) {
 		// A package may say that browsers do without a file. esbuild does not tell
 		// plugins, so it gets to resolve this again; what it loads is checked.
@@ -135,6 +144,18 @@ func (g *guard) find(b api.PluginBuild, args api.OnResolveArgs, spec, from strin
 		effects = api.SideEffectsFalse
 	}
 	return api.OnResolveResult{Path: found.Path, Suffix: suffix, SideEffects: effects}
+}
+
+// holds reports whether a cleaned absolute path lies in the tree or its packages.
+func (g *guard) holds(file string) bool {
+	return inside(g.dir, file) || g.packages != "" && inside(g.packages, file)
+}
+
+// real follows a file's links and reports whether that leads to something that
+// the guard holds.
+func (g *guard) real(file string) (real string, ok bool) {
+	real, err := filepath.EvalSymlinks(file)
+	return real, err == nil && g.holds(real)
 }
 
 func exists(file string) bool {
@@ -159,6 +180,9 @@ func (g *guard) bare(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveRes
 			return result
 		}
 	}
+	if g.packages != "" {
+		return g.installed(b, args)
+	}
 	if g.modules {
 		result := g.find(b, args, args.Path, args.ResolveDir)
 		if len(result.Errors) == 0 || result.Errors[0].Detail.(refusal).code == previewd.FailUnsafePath {
@@ -171,6 +195,25 @@ func (g *guard) bare(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveRes
 	}
 	hint := "Without npm a project can import its own files, preact and react. Remove the import, or send the package's files along."
 	return refuse(previewd.FailDependencyUnavailable, hint, "Package %q is not available: %q is neither a file of the project nor a package that previewd brings along.", name, args.Path)
+}
+
+// installed resolves a package among the installed ones: from where it is imported
+// if that is one of them, else from their root.
+func (g *guard) installed(b api.PluginBuild, args api.OnResolveArgs) api.OnResolveResult {
+	spec, from := args.Path, args.ResolveDir
+	if !inside(g.packages, from) {
+		from = g.packages
+	}
+	if g.preact {
+		spec = cmp.Or(preactFor[spec], spec)
+	}
+	return g.find(b, args, spec, from)
+}
+
+// preactFor are the aliases of Preact's preset for Vite.
+var preactFor = map[string]string{
+	"react": "preact/compat", "react-dom": "preact/compat", "react-dom/client": "preact/compat/client", "react-dom/test-utils": "preact/test-utils",
+	"react/jsx-runtime": "preact/jsx-runtime", "react/jsx-dev-runtime": "preact/jsx-runtime",
 }
 
 // packageImport resolves what an embedded package imports: other embedded ones.
@@ -206,7 +249,7 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 		source := "module.exports = {}"
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderJS}, nil
 	}
-	real, ok := resolveInside(g.dir, args.Path)
+	real, ok := g.real(args.Path)
 	if !ok {
 		return api.OnLoadResult{Errors: []api.Message{{
 			Text:   "The import leads to a file that is not in the project.", // not even its name is said
@@ -218,16 +261,42 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 	}
 	if slices.Contains(mappedExt, filepath.Ext(real)) && args.Suffix == "" {
 		raw, err := os.ReadFile(real)
+		if what := g.needsVite(real, raw); what != "" {
+			return api.OnLoadResult{Errors: []api.Message{{Text: fmt.Sprintf("%s uses %s, which the bundler does not know.", strings.TrimPrefix(real, g.dir+"/"), what)}}}, nil
+		}
 		source := string(withoutSourceMap(raw))
 		return api.OnLoadResult{Contents: &source, Loader: api.LoaderDefault}, err
 	}
 	loader, special := map[string]api.Loader{"?raw": api.LoaderText, "?url": api.LoaderFile}[args.Suffix]
 	if !special {
+		if g.packages != "" && strings.HasPrefix(args.Suffix, "?") && !strings.Contains(real, "/node_modules/") {
+			return api.OnLoadResult{Errors: []api.Message{{Text: fmt.Sprintf("An import ends in %q, which the bundler does not know.", clip(args.Suffix, 80))}}}, nil
+		}
 		return api.OnLoadResult{}, nil
 	}
 	raw, err := os.ReadFile(real)
 	source := string(raw)
 	return api.OnLoadResult{Contents: &source, Loader: loader}, err
+}
+
+var computedImport = regexp.MustCompile(`\bimport\s*\(\s*[^\s"'/)]`)
+
+// needsVite returns what a module of a project with packages uses that Vite gives
+// another meaning than the bundler; "" for nothing.
+func (g *guard) needsVite(file string, source []byte) string {
+	if g.packages == "" || filepath.Ext(file) == ".css" {
+		return ""
+	}
+	if bytes.Contains(source, []byte("import.meta.glob")) {
+		return "import.meta.glob"
+	}
+	if bytes.Contains(source, []byte("import.meta.url")) {
+		return "import.meta.url" // of an asset or a worker
+	}
+	if inside(g.dir, file) && computedImport.Match(source) {
+		return "import() of a name that is computed"
+	}
+	return ""
 }
 
 // mappedExt are the files whose source maps esbuild follows.
@@ -239,5 +308,8 @@ var sourceMapComment = regexp.MustCompile(`([/*][#@]\s*sourceMappingURL)=`)
 // byte: esbuild would read the map and the files that it names by itself, past
 // every plugin, wherever on the machine they are.
 func withoutSourceMap(source []byte) []byte {
+	if !bytes.Contains(source, []byte("sourceMappingURL")) {
+		return source
+	}
 	return sourceMapComment.ReplaceAll(source, []byte("$1:"))
 }

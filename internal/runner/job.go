@@ -35,7 +35,7 @@ type job struct {
 	sourceRoot *os.Root
 	box        *sandbox.Box // that ran the tree's code
 	cache      string       // what of its packages was kept: "hit", "miss", or ""
-	release    func()       // gives kept packages back
+	kept       keptPackages // that it reads
 	site       *os.Root     // what it made
 	siteDir    string       // where in the tree that is
 }
@@ -82,10 +82,17 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 // build makes the site: a child of this program does, or finds that the tree's
 // own code must.
 func (j *job) build(ctx context.Context) error {
-	if err := j.runChild(ctx); err != nil || j.result.Plan == nil {
+	if err := j.read(ctx, j.findKept(ctx)); err != nil {
 		return err
 	}
-	return j.runPlan(ctx)
+	if j.result.Plan != nil {
+		return j.runPlan(ctx)
+	}
+	if j.result.Packages {
+		j.cache = "hit"
+		j.log.printf("%s", j.kept.text())
+	}
+	return nil
 }
 
 // clean leaves nothing of the build but what was published.
@@ -98,8 +105,8 @@ func (j *job) clean() {
 	if j.box != nil {
 		j.box.Close()
 	}
-	if j.release != nil {
-		j.release()
+	if j.kept.release != nil {
+		j.kept.release()
 	}
 	os.RemoveAll(j.dir)
 }
@@ -173,9 +180,10 @@ func unpackFile(root *os.Root, name string, content io.Reader) error {
 // file of the largest site.
 const maxMessage = 16 << 20
 
-// runChild has the child work on the tree and takes its result.
-func (j *job) runChild(ctx context.Context) error {
-	request, err := json.Marshal(childRequest{Source: j.source(), Out: j.out(), Env: j.claim.Env, Overrides: j.claim.Overrides})
+// runChild has the child work on the tree and takes its result. packages is the
+// folder that holds node_modules, or "".
+func (j *job) runChild(ctx context.Context, packages string) error {
+	request, err := json.Marshal(childRequest{Source: j.source(), Out: j.out(), Packages: packages, Env: j.claim.Env, Overrides: j.claim.Overrides})
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ type packagesBuild struct {
 	view    *npm.View
 	denials denials
 	keep    func() // completes what is kept for later builds
+	notKept bool   // that was tried, in vain
 }
 
 // runPlan has the tree's own code make the site, in a sandbox. The caller closes
@@ -84,6 +85,10 @@ func (j *job) runPlan(ctx context.Context) error {
 		}}
 	}
 	defer func() { p.keep() }()
+	if done, err := p.bundle(ctx); done || err != nil {
+		return err
+	}
+	p.tellWhy()
 	if err := p.install(ctx); err != nil {
 		return err
 	}
@@ -94,6 +99,21 @@ func (j *job) runPlan(ctx context.Context) error {
 		return errors.Join(err, asFailed(failure))
 	}
 	return p.findSite()
+}
+
+// tellWhy logs why the tree's own code is run.
+func (p *packagesBuild) tellWhy() {
+	why := p.result.Aside
+	if why == "" && p.plan.Framework.Name == "vite" {
+		why = strings.TrimSuffix(p.plan.Bundle.Reason, ".")
+	}
+	if why != "" {
+		p.result.Reason = clip(p.result.Reason+"; not bundled: "+why, 300)
+	}
+	p.log.printf("runner: sandbox, because %s", p.result.Reason)
+	for _, note := range p.plan.Notes {
+		p.log.printf("note: %s", clip(strings.Map(printable, note), 500))
+	}
 }
 
 func asFailed(f *previewd.Failure) error {

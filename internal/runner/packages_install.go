@@ -3,6 +3,7 @@ package runner
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -44,12 +45,12 @@ func (p *packagesBuild) install(ctx context.Context) error {
 		}
 		return p.installHere(ctx)
 	}
-	if dir, info, release, ok := p.with.Modules.take(want.key); ok {
-		p.release, p.cache = release, "hit"
+	if dir := p.takeKept(p.with, want); dir != "" {
+		p.cache = cmp.Or(p.cache, "hit")
+		p.log.printf("%s", p.kept.text())
 		if err := p.open(ctx, source, dir); err != nil {
 			return err
 		}
-		p.log.printf("packages: as they were installed before, which took %.1f s", info.Took.Seconds())
 		return p.runScripts(ctx, want)
 	}
 	p.cache = "miss"
@@ -77,20 +78,26 @@ type wanted struct {
 }
 
 // keepable returns what packages are installed from, if they are the same for
-// every tree that has it; else nil. It reads bytes and understands none of them.
+// every tree that has it; else nil.
 func (p *packagesBuild) keepable() *wanted {
 	m := p.plan.PackageManager
-	if p.with.Modules == nil || m.Name != "npm" || !slices.Equal(p.plan.Install.Argv, []string{"npm", "ci"}) || p.plan.Workspace.Root {
+	if p.notKept || m.Name != "npm" || !slices.Equal(p.plan.Install.Argv, []string{"npm", "ci"}) || p.plan.Workspace.Root {
 		return nil
 	}
-	if _, err := p.sourceRoot.Stat(".npmrc"); err == nil {
+	return p.locked(p.with, m.Lockfile)
+}
+
+// locked returns what packages are installed from by a lockfile, if that means the
+// same in every tree; else nil. It reads bytes and understands none of them.
+func (j *job) locked(with *Sandbox, lockfile string) *wanted {
+	if _, err := j.sourceRoot.Stat(".npmrc"); err == nil || with.Modules == nil {
 		return nil // it may say anything
 	}
 	w := &wanted{files: map[string]string{}}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "modules 1 %q %q %q %q\n", filepath.Base(p.with.Root), runtime.GOARCH, m.Lockfile, p.with.Mirror.Registry())
-	for _, name := range []string{"package.json", m.Lockfile} {
-		raw, err := readLimited(p.sourceRoot.FS(), name, maxLockfile)
+	fmt.Fprintf(sum, "modules 1 %q %q %q %q\n", filepath.Base(with.Root), runtime.GOARCH, lockfile, with.Mirror.Registry())
+	for _, name := range []string{"package.json", lockfile} {
+		raw, err := readLimited(j.sourceRoot.FS(), name, maxLockfile)
 		if err != nil || bytes.Contains(raw, []byte(`"link": true`)) || bytes.Contains(raw, []byte(`"file:`)) {
 			return nil // parts of the tree are packages
 		}

@@ -33,6 +33,18 @@ fs.mkdirSync('dist', {recursive: true});
 fs.writeFileSync('dist/index.html', '<h1>' + fs.readFileSync('page.txt', 'utf8') + require('./say.js') + (process.env.VITE_NAME || '') + '</h1>');
 `, "say.js": `module.exports = '!'`},
 	},
+	"vite": {
+		map[string]any{"bin": map[string]any{"vite": "bin.js"}},
+		map[string]string{"bin.js": `#!/usr/bin/env node
+const fs = require('fs');
+fs.mkdirSync('dist', {recursive: true});
+fs.writeFileSync('dist/index.html', '<h1>by vite</h1>');
+`},
+	},
+	"tea": {
+		map[string]any{"type": "module", "exports": "./index.js"},
+		map[string]string{"index.js": `import leaf from "./leaf.js"; export const tea = "green " + leaf`, "leaf.js": `export default "leaf"`},
+	},
 	"native": {
 		map[string]any{"scripts": map[string]any{"install": "node make.js"}},
 		map[string]string{"make.js": `require('fs').writeFileSync(__dirname + '/made.txt', 'made')`},

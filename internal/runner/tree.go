@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/previewd/previewd"
-	"github.com/previewd/previewd/internal/detect"
 )
 
 // sourceTree is what the choice of a runner, and the bundler, need to know of a
@@ -16,8 +15,7 @@ import (
 type sourceTree struct {
 	files   []string // every regular file, in lexical order
 	pages   []page   // the HTML files that are part of the site's source
-	config  detect.Config
-	modules bool // there is a node_modules
+	modules bool     // there is a node_modules
 }
 
 type page struct {
@@ -55,10 +53,6 @@ func readTree(fsys fs.FS) (*sourceTree, *previewd.Failure) {
 	})
 	if err != nil {
 		return nil, badConfig("", fmt.Sprintf("The tree cannot be read: %v.", err))
-	}
-	var failure *previewd.Failure
-	if t.config, failure = detect.ReadConfig(fsys); failure != nil {
-		return nil, failure
 	}
 	return t, nil
 }

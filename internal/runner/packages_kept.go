@@ -1,0 +1,102 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/previewd/previewd"
+)
+
+// keptPackages are packages that an earlier build has installed, or this one. They
+// stay where they are until it is over.
+type keptPackages struct {
+	key, modules string
+	took         time.Duration // to install
+	release      func()
+}
+
+func (k keptPackages) text() string {
+	return fmt.Sprintf("packages: as they were installed before, which took %.1f s", k.took.Seconds())
+}
+
+// takeKept returns the node_modules of what was installed before; "" when it was not.
+func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
+	if j.kept.key == want.key {
+		return j.kept.modules
+	}
+	modules, info, release, ok := with.Modules.take(want.key)
+	if ok {
+		j.kept = keptPackages{want.key, modules, info.Took, release}
+	}
+	return modules
+}
+
+// findKept looks for packages before anything of the tree is understood, so that
+// the child that reads it can bundle it at once.
+func (j *job) findKept(ctx context.Context) (modules string) {
+	const lockfile = "package-lock.json"
+	if _, err := j.sourceRoot.Stat(lockfile); err != nil {
+		return ""
+	}
+	with, err := j.Sandbox(ctx)
+	if err != nil {
+		return "" // who needs it asks again
+	}
+	if want := j.locked(with, lockfile); want != nil {
+		return j.takeKept(with, want)
+	}
+	return ""
+}
+
+// read has the child read the tree and, if nothing of it has to be run, make the
+// site. A bundler that dies of a tree with packages leaves it to the tree's own build.
+func (j *job) read(ctx context.Context, modules string) error {
+	if modules == "" {
+		return j.runChild(ctx, "")
+	}
+	err := j.runChild(ctx, filepath.Dir(modules))
+	var failed *failedError
+	if errors.As(err, &failed) && failed.Code == previewd.FailBundlerCrashed {
+		if err = j.runChild(ctx, ""); err == nil {
+			j.result.Aside = "the bundler died of its source"
+		}
+	}
+	return err
+}
+
+// bundle installs the packages that the lockfile names and has the bundler make
+// the site, if the plan lets it. It reports false when the tree's own build must.
+func (p *packagesBuild) bundle(ctx context.Context) (done bool, err error) {
+	if !p.plan.Bundle.OK || p.result.Aside != "" {
+		return false, nil
+	}
+	want := p.keepable()
+	if want == nil {
+		p.result.Aside = "its packages are not the same wherever they are installed"
+		return false, nil
+	}
+	if err := p.start(ctx, previewd.StepInstall); err != nil {
+		return false, err
+	}
+	p.cache = "miss"
+	_, err = p.installToKeep(ctx, want)
+	p.keep()
+	p.keep = func() {}
+	if p.box != nil {
+		p.box.Close()
+		p.box = nil
+	}
+	if err != nil {
+		return false, err
+	}
+	modules := p.takeKept(p.with, want)
+	if modules == "" {
+		p.notKept, p.result.Aside = true, "its packages could not be kept"
+		return false, nil
+	}
+	err = p.read(ctx, modules)
+	return err == nil && p.result.Plan == nil, err
+}
