@@ -10,18 +10,25 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/previewd/previewd"
 )
 
 // BenchmarkWarmBuildBesideByHand changes one line of a Vite app with React and
 // waits for its preview to answer, beside `npm ci && npm run build` with a warm
 // cache, which is what a person would do.
 func BenchmarkWarmBuildBesideByHand(b *testing.B) {
+	b.Run("bundle", func(b *testing.B) { benchmarkWarmBuild(b, previewd.RunnerBundle, nil) })
+	b.Run("sandbox", func(b *testing.B) { benchmarkWarmBuild(b, previewd.RunnerSandbox, inSandbox) })
+}
+
+func benchmarkWarmBuild(b *testing.B, runner string, metadata map[string]any) {
 	registry, pack := fetchStarts(b)
 	dir := b.TempDir()
-	start{template: "react-ts", lock: []string{"npm", "install", "--package-lock-only", "--ignore-scripts"}}.lay(b, pack, dir)
+	start{template: "react-ts", lock: npmLock}.lay(b, pack, dir)
 	addr := freeAddr(b)
 	startServer(b, addr, filepath.Join(b.TempDir(), "data"), "--npm-registry", registry)
-	buildTree(b, addr, dir)
+	buildTree(b, addr, dir, runner, metadata)
 	byHand := b.TempDir()
 	require.NoError(b, os.CopyFS(byHand, os.DirFS(dir)))
 	hand := func() {
@@ -42,7 +49,7 @@ func BenchmarkWarmBuildBesideByHand(b *testing.B) {
 			require.NoError(b, os.WriteFile(filepath.Join(to, main), text, 0o644))
 		}
 		began := time.Now()
-		build := buildTree(b, addr, dir)
+		build := buildTree(b, addr, dir, runner, metadata)
 		host, err := url.Parse(build.PreviewURL)
 		require.NoError(b, err)
 		request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+addr+"/", http.NoBody)

@@ -1,6 +1,8 @@
 package main_test
 
 import (
+	"bytes"
+	"cmp"
 	"flag"
 	"io/fs"
 	"os"
@@ -24,14 +26,19 @@ type start struct {
 	files    map[string]string // besides
 	lock     []string          // the command that writes a lockfile
 	text     string            // that its page shows
+	runner   string            // that takes it; default the sandbox
 	browser  bool              // its page needs scripts
 }
+
+var npmLock = []string{"npm", "install", "--package-lock-only", "--ignore-scripts"}
 
 const createVite = "create-vite@9.3.0"
 
 var starts = map[string]start{
-	"vanilla": {template: "vanilla", text: "Get started", browser: true, lock: []string{"npm", "install", "--package-lock-only", "--ignore-scripts"}},
-	"react":   {template: "react-ts", text: "Get started", browser: true},
+	"vanilla": {template: "vanilla", text: "Get started", browser: true, lock: npmLock, runner: previewd.RunnerBundle},
+	"react":   {template: "react-ts", text: "Get started", browser: true, lock: npmLock, runner: previewd.RunnerBundle},
+	"preact":  {template: "preact-ts", text: "Get started", browser: true, lock: npmLock, runner: previewd.RunnerBundle},
+	"types":   {template: "react-ts", text: "Get started", browser: true}, // without a lockfile: tsc and Vite run
 	"vue":     {template: "vue-ts", text: "Get started", browser: true},
 	"svelte":  {template: "svelte-ts", text: "Get started", browser: true},
 	"pnpm":    {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "pnpm@9", "install", "--lockfile-only"}},
@@ -62,8 +69,9 @@ var starts = map[string]start{
 	}},
 }
 
-// What people begin with is built in the sandbox and shows its page without an
-// error, and again from kept packages after its source was changed.
+// What people begin with is built, in the sandbox unless nothing of it has to be
+// run, and shows its page without an error, and again from kept packages. What is
+// bundled shows the same in the sandbox.
 func TestMatrix(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED with -short: it fetches packages")
@@ -71,18 +79,26 @@ func TestMatrix(t *testing.T) {
 	registry, pack := fetchStarts(t)
 	addr := freeAddr(t)
 	startServer(t, addr, filepath.Join(t.TempDir(), "data"), "--npm-registry", registry, "--build-timeout", "10m")
-	browser := testkit.OpenBrowser(t)
 	for name, s := range starts {
 		if !*matrix && name != "vanilla" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
+			browser := testkit.OpenBrowser(t)
 			dir := t.TempDir()
 			s.lay(t, pack, dir)
-			cold := buildTree(t, addr, dir)
+			want := cmp.Or(s.runner, previewd.RunnerSandbox)
+			cold := buildTree(t, addr, dir, want, nil)
 			browser.Open(t, cold.PreviewURL, s.text)
 			require.Empty(t, browser.Errors())
-			warm := buildTree(t, addr, dir)
+			warm := buildTree(t, addr, dir, want, nil)
+			if want == previewd.RunnerBundle {
+				shown := browser.Picture(t)
+				own := buildTree(t, addr, dir, previewd.RunnerSandbox, inSandbox)
+				browser.Open(t, own.PreviewURL, s.text)
+				require.Empty(t, browser.Errors())
+				testkit.Eventually(t, "both builds look the same", func() bool { return bytes.Equal(shown, browser.Picture(t)) })
+			}
 			t.Logf("%-10s cold %5.1f s, warm %5.1f s", name, cold.FinishedAt.Sub(*cold.StartedAt).Seconds(), warm.FinishedAt.Sub(*warm.StartedAt).Seconds())
 		})
 	}
@@ -129,9 +145,12 @@ func npmIn(dir string, argv ...string) (out []byte, err error) {
 	return cmd.CombinedOutput()
 }
 
-// buildTree makes a project of a folder, waits for its build and requires that it
-// ran in a sandbox.
-func buildTree(t testing.TB, addr, dir string) *previewd.Build {
+// inSandbox is metadata that has the tree's own build run.
+var inSandbox = map[string]any{"build": map[string]any{"runner": previewd.RunnerSandbox}}
+
+// buildTree makes a project of a folder, waits for its build and requires which
+// runner took it.
+func buildTree(t testing.TB, addr, dir, runner string, metadata map[string]any) *previewd.Build {
 	t.Helper()
 	files := previewd.Files{}
 	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
@@ -142,7 +161,7 @@ func buildTree(t testing.TB, addr, dir string) *previewd.Build {
 		return err
 	}))
 	c := clientOf(t, addr)
-	made, err := c.CreatePreview(t.Context(), previewd.CreatePreviewRequest{UserID: "matrix", TemplateFiles: files, IdempotencyKey: previewd.NewRequestID()})
+	made, err := c.CreatePreview(t.Context(), previewd.CreatePreviewRequest{UserID: "matrix", TemplateFiles: files, Metadata: metadata, IdempotencyKey: previewd.NewRequestID()})
 	require.NoError(t, err)
 	var log []byte
 	require.NoError(t, c.WatchBuild(t.Context(), made.BuildID, client.Watch{
@@ -152,7 +171,9 @@ func buildTree(t testing.TB, addr, dir string) *previewd.Build {
 	b, err := c.FindBuild(t.Context(), made.BuildID, 0)
 	require.NoError(t, err)
 	require.Equal(t, previewd.BuildCompleted, b.Status, "%+v\n%s", b.Failure, log)
-	require.Equal(t, previewd.RunnerSandbox, b.Runner)
-	require.Equal(t, "namespace", b.Isolation)
+	require.Equal(t, runner, b.Runner, b.Reason)
+	if runner == previewd.RunnerSandbox {
+		require.Equal(t, "namespace", b.Isolation)
+	}
 	return b
 }

@@ -92,6 +92,14 @@ func (b *Browser) WaitFor(tb testing.TB, text string) {
 	})
 }
 
+// Picture returns a picture of the page, as PNG.
+func (b *Browser) Picture(tb testing.TB) []byte {
+	tb.Helper()
+	picture, err := chromedp.Run(b.Context, chromedp.FullScreenshot(100))
+	require.NoError(tb, err)
+	return picture
+}
+
 // Click clicks on what a selector finds, so many times at once.
 func (b *Browser) Click(tb testing.TB, selector string, times int) {
 	tb.Helper()
@@ -109,8 +117,6 @@ func (b *Browser) Screenshot(tb testing.TB, name string) {
 	if dir == "" {
 		return
 	}
-	picture, err := chromedp.Run(b.Context, chromedp.FullScreenshot(100))
-	require.NoError(tb, err)
 	require.NoError(tb, os.MkdirAll(dir, 0o755))
-	require.NoError(tb, os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644))
+	require.NoError(tb, os.WriteFile(filepath.Join(dir, name+".png"), b.Picture(tb), 0o644))
 }
