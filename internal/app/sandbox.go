@@ -52,7 +52,7 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return nil, err
 	}
 	mirror, err := npm.NewMirror(npm.Config{
-		Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, Log: s.builder.log,
+		Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, MinAge: cfg.NPMMinAge, Block: cfg.NPMBlock, Log: s.builder.log,
 	})
 	if err != nil {
 		return nil, err

@@ -32,6 +32,8 @@ type Config struct {
 	BuildTimeout      time.Duration `help:"How long one try of a build may take." env:"PREVIEWD_BUILD_TIMEOUT" default:"5m"`
 	QueueTimeout      time.Duration `help:"How long a build may wait to be taken." env:"PREVIEWD_QUEUE_TIMEOUT" default:"1h"`
 	NPMRegistry       string        `help:"npm registry that builds install from, through the server's cache." env:"PREVIEWD_NPM_REGISTRY" default:"https://registry.npmjs.org" placeholder:"URL"`
+	NPMMinAge         time.Duration `help:"Versions of packages younger than this do not exist for builds: most malicious ones are found within days." env:"PREVIEWD_NPM_MIN_AGE" placeholder:"72h"`
+	NPMBlock          []string      `help:"Packages that do not exist for builds." env:"PREVIEWD_NPM_BLOCK" placeholder:"NAME,..."`
 	NPMCache          int64         `help:"MiB of packages to keep for later builds." env:"PREVIEWD_NPM_CACHE" default:"4096" placeholder:"MIB"`
 	ModulesCache      int64         `help:"MiB of installed packages to keep for builds that install the same." env:"PREVIEWD_MODULES_CACHE" default:"4096" placeholder:"MIB"`
 	BuildMemory       int64         `help:"MiB of memory that a build may take, the files that it writes among them." env:"PREVIEWD_BUILD_MEMORY" default:"2048" placeholder:"MIB"`
@@ -81,6 +83,9 @@ func (c *Config) Validate() error {
 	}
 	if u, err := url.Parse(c.NPMRegistry); c.NPMRegistry != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		errs = append(errs, fmt.Errorf("--npm-registry %q is not a URL such as https://registry.npmjs.org", c.NPMRegistry))
+	}
+	if c.NPMMinAge < 0 {
+		errs = append(errs, fmt.Errorf("--npm-min-age %s must not be negative", c.NPMMinAge))
 	}
 	if c.NPMCache < 0 || c.ModulesCache < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
 		errs = append(errs, errors.New("--npm-cache, --modules-cache, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))

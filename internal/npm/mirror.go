@@ -100,6 +100,10 @@ func (m *Mirror) key(parts ...string) string {
 	return cacheKey(append(parts, m.registry.base.String())...)
 }
 
+// Rules tells which packages do not exist here although the registry has them: two
+// mirrors of equal rules serve the same.
+func (m *Mirror) Rules() string { return fmt.Sprintf("%s %q", m.cfg.MinAge, m.cfg.Block) }
+
 // youngest is the latest time at which what exists may have been published.
 func (m *Mirror) youngest() time.Time { return time.Now().Add(-m.cfg.MinAge) }
 

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -178,6 +179,12 @@ func (c *child) buildPackages(req childRequest, root *os.Root, result childResul
 	tree, failure := readTree(root.FS())
 	if failure != nil {
 		result.Failure = failure
+		return result, nil
+	}
+	// Vite takes this page alone, unless its configuration names others.
+	tree.pages = slices.DeleteFunc(tree.pages, func(p page) bool { return p.path != "index.html" })
+	if len(tree.pages) == 0 || bytes.Contains(tree.pages[0].source, []byte("importmap")) {
+		result.Aside = "index.html has an import map"
 		return result, nil
 	}
 	bundled := childResult{Runner: runnerBundle, Packages: true, Reason: strings.TrimSuffix(result.Plan.Bundle.Reason, "."), Fallback: result.Fallback}

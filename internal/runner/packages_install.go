@@ -95,7 +95,7 @@ func (j *job) locked(with *Sandbox, lockfile string) *wanted {
 	}
 	w := &wanted{files: map[string]string{}}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "modules 1 %q %q %q %q\n", filepath.Base(with.Root), runtime.GOARCH, lockfile, with.Mirror.Registry())
+	fmt.Fprintf(sum, "modules 2 %q %q %q %q %q\n", filepath.Base(with.Root), runtime.GOARCH, lockfile, with.Mirror.Registry(), with.Mirror.Rules())
 	for _, name := range []string{"package.json", lockfile} {
 		raw, err := readLimited(j.sourceRoot.FS(), name, maxLockfile)
 		if err != nil || bytes.Contains(raw, []byte(`"link": true`)) || bytes.Contains(raw, []byte(`"file:`)) {

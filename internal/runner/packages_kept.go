@@ -37,7 +37,10 @@ func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 // findKept looks for packages before anything of the tree is understood, so that
 // the child that reads it can bundle it at once.
 func (j *job) findKept(ctx context.Context) (modules string) {
-	const lockfile = "package-lock.json"
+	lockfile := "npm-shrinkwrap.json" // which npm prefers
+	if _, err := j.sourceRoot.Stat(lockfile); err != nil {
+		lockfile = "package-lock.json"
+	}
 	if _, err := j.sourceRoot.Stat(lockfile); err != nil {
 		return ""
 	}

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/npm"
 )
 
 // plainVite is a tree of which nothing has to be run.
@@ -37,7 +39,8 @@ func TestPlainViteIsBundledWithItsPackages(t *testing.T) {
 	b := setupNPM(t)
 	for i, cache := range []string{"miss", "hit"} {
 		tree := plainVite(b)
-		tree["main.ts"] += strings.Repeat("\n", i) // another source, the same packages
+		tree["mail.html"] = `<script type="module" src="/nowhere.ts"></script>` // no page of the site
+		tree["main.ts"] += strings.Repeat("\n", i)                              // another source, the same packages
 		o := b.build(tree)
 		require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
 		require.Equal(t, "bundle", o.Runner)
@@ -48,6 +51,7 @@ func TestPlainViteIsBundledWithItsPackages(t *testing.T) {
 			require.Contains(t, site, want)
 		}
 		require.NotContains(t, site, "SECRET")
+		require.NotContains(t, site, "mail.html")
 	}
 	require.Equal(t, []string{"prepare", "install", "build", "publish", "prepare", "build", "publish"}, b.steps)
 	require.NotContains(t, b.text(), "npm run build")
@@ -67,6 +71,7 @@ func TestBundlerStepsAside(t *testing.T) {
 		"Sass":     {"main.ts", `import "./a.scss"`, "a.scss"},
 		"Syntax":   {"main.ts", `let = = 1`, "Unexpected"},
 		"Outside":  {"main.ts", `import "../../etc/passwd"`, "leaves the project"},
+		"Map":      {"index.html", `<script type="importmap">{}</script><script type="module" src="/main.ts"></script>`, "import map"},
 		"Dotenv":   {".env", "VITE_A=${HOME}", ".env holds more"},
 		"Deep":     {"main.ts", "x=" + strings.Repeat("[", 3<<20), "died"},
 	} {
@@ -90,4 +95,29 @@ func TestRequestNamesTheSandbox(t *testing.T) {
 	require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
 	require.Equal(t, "sandbox", o.Runner)
 	require.Contains(t, o.Reason, "metadata.build says so")
+}
+
+// npm installs what a shrinkwrap names, whatever another lockfile says.
+func TestShrinkwrapIsPreferred(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	tree := plainVite(b)
+	require.Equal(t, previewd.OutcomeCompleted, b.build(tree).Kind, b.text())
+	tree["npm-shrinkwrap.json"] = b.tree("vite build", "vite")["package-lock.json"] // has no tea
+	o := b.build(tree)
+	require.NotEqual(t, "hit", o.Cache, b.text())
+}
+
+// What is not to exist any more is not used because it was installed before.
+func TestBlockedPackageIsNotKept(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	require.Equal(t, previewd.OutcomeCompleted, b.build(plainVite(b)).Kind, b.text())
+	var err error
+	b.with.Mirror, err = npm.NewMirror(npm.Config{Registry: b.url, Dir: t.TempDir(), Block: []string{"tea"}, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	o := b.build(plainVite(b))
+	require.Equal(t, previewd.OutcomeFailed, o.Kind, b.text())
+	require.Equal(t, previewd.FailDependencyUnavailable, o.Failure.Code)
+	require.Contains(t, o.Failure.Message, "tea")
 }
