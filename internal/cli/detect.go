@@ -56,12 +56,12 @@ func planText(p *previewd.Plan) string {
 	if p.PackageManager.Variant != "" {
 		manager += " (" + p.PackageManager.Variant + ")"
 	}
-	line("runner", p.Runner.Name, p.Runner.Why)
-	bundled := ""
 	if p.Bundle.OK {
-		bundled = "if it can be"
+		line("runner", "bundle, or sandbox if the bundler steps aside", p.Bundle.Why)
+	} else {
+		line("runner", p.Runner.Name, p.Runner.Why)
+		line("bundled", "", p.Bundle.Why)
 	}
-	line("bundled", bundled, p.Bundle.Why)
 	line("framework", strings.TrimSpace(p.Framework.Title+" "+p.Framework.Version), p.Framework.Why)
 	line("package manager", manager, p.PackageManager.Why)
 	line("install", argvText(p.Install.Argv), p.Install.Why)

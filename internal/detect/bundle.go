@@ -22,9 +22,9 @@ func (d *detector) bundle() {
 		return
 	}
 	p.OK, p.JSX, p.From = true, jsx, d.file
-	p.Reason = "The site is made with plain Vite"
+	p.Reason = "The site is plain Vite"
 	if jsx != "" {
-		p.Reason += " and " + jsx
+		p.Reason += " with " + map[string]string{"react": "React", "preact": "Preact"}[jsx]
 	}
 	p.Reason += ", so nothing of it has to be run."
 }

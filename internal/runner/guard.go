@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/evanw/esbuild/pkg/api"
 
@@ -40,9 +41,15 @@ type guard struct {
 	pages    map[string]string // inline module → its page
 	modules  bool              // the tree brings along packages in node_modules
 	large    func(file string, size int64)
+	loaded   atomic.Int64 // bytes
 }
 
-const largeFile = 512 << 10
+const (
+	largeFile = 512 << 10
+	// maxLoaded bounds what is bundled of packages, in bytes: the bundler takes tens
+	// of times that in memory, and none but the tree's own build is bounded in it.
+	maxLoaded = 32 << 20
+)
 
 // resolved marks a request that the guard itself makes of esbuild's resolver.
 type resolved struct{}
@@ -256,8 +263,13 @@ func (g *guard) loadFile(args api.OnLoadArgs) (api.OnLoadResult, error) {
 			Detail: refusal{code: previewd.FailUnsafePath, hint: "Import files of the project only."},
 		}}}, nil
 	}
-	if info, err := os.Stat(real); err == nil && info.Size() > largeFile {
-		g.large(args.Path, info.Size())
+	if info, err := os.Stat(real); err == nil {
+		if info.Size() > largeFile {
+			g.large(args.Path, info.Size())
+		}
+		if g.loaded.Add(info.Size()) > maxLoaded && g.packages != "" {
+			return api.OnLoadResult{Errors: []api.Message{{Text: fmt.Sprintf("The source and its packages are more than %d MB.", maxLoaded>>20)}}}, nil
+		}
 	}
 	if slices.Contains(mappedExt, filepath.Ext(real)) && args.Suffix == "" {
 		raw, err := os.ReadFile(real)

@@ -97,6 +97,18 @@ func TestRequestNamesTheSandbox(t *testing.T) {
 	require.Contains(t, o.Reason, "metadata.build says so")
 }
 
+// The bundler's memory is bounded by what it reads.
+func TestMuchSourceIsNotBundled(t *testing.T) {
+	t.Parallel()
+	b := setupNPM(t)
+	tree := plainVite(b)
+	tree["main.ts"] += `; import "./much"`
+	tree["much.ts"] = "//" + strings.Repeat("x", maxLoaded)
+	o := b.build(tree)
+	require.Equal(t, "sandbox", o.Runner, b.text())
+	require.Contains(t, o.Reason, "more than 32 MB")
+}
+
 // npm installs what a shrinkwrap names, whatever another lockfile says.
 func TestShrinkwrapIsPreferred(t *testing.T) {
 	t.Parallel()
