@@ -67,9 +67,7 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 			}
 			c.quiet()
 		}
-		left, err := filepath.Glob(filepath.Join(n.data, "work", "*"))
-		require.NoError(c, err)
-		require.Empty(c, left, "files of builds")
+		n.requireNoWork()
 		rows := c.check()
 		c.mayFail(rows)
 		for _, b := range rows {
@@ -79,6 +77,14 @@ func TestKilledRunnerLeavesNothing(t *testing.T) {
 		}
 		c.Logf("killed %d servers and %d children in the middle of builds", servers, children)
 	})
+}
+
+// requireNoWork requires that no file of a build is left.
+func (n *node) requireNoWork() {
+	n.Helper()
+	left, err := filepath.Glob(filepath.Join(n.data, "work", "*"))
+	require.NoError(n, err)
+	require.Empty(n, left, "files of builds")
 }
 
 // killInBuild kills the server while it has children and waits until they are

@@ -60,9 +60,7 @@ func TestKilledSandboxLeavesNothing(t *testing.T) {
 		}
 		require.False(c, running())
 		require.Empty(c, boxesLeft(c))
-		left, err := filepath.Glob(filepath.Join(n.data, "work", "*"))
-		require.NoError(c, err)
-		require.Empty(c, left, "files of builds")
+		n.requireNoWork()
 		rows := c.check()
 		c.mayFail(rows)
 		for _, b := range rows {

@@ -12,7 +12,6 @@ import (
 // Every doubt is a no: the build command is right by definition.
 func (d *detector) bundle() {
 	p := &d.plan.Bundle
-	p.Unsure = false
 	if p.Reason, p.From = d.needsCode(); p.Reason != "" {
 		return
 	}
@@ -92,7 +91,7 @@ func (d *detector) viteJSX() (jsx, why string) {
 	if d.file == "" {
 		return "", ""
 	}
-	r := &plainReader{tokens: d.text.tokens, imports: map[string]string{}}
+	r := &plainReader{text: d.text, imports: map[string]string{}}
 	if why := r.file(); why != "" {
 		return "", why
 	}
@@ -116,27 +115,34 @@ func (d *detector) viteJSX() (jsx, why string) {
 //
 // Anything else is not read further.
 type plainReader struct {
-	tokens  []token
-	at      int
+	text    *sourceText
+	next    int               // token
 	imports map[string]string // name → package
 	plugins []string          // names
 }
 
+func (r *plainReader) now() token { return r.text.at(r.next) }
+
+func (r *plainReader) ended() bool { return r.next >= len(r.text.tokens) }
+
 func (r *plainReader) take(text string) bool {
-	if r.at < len(r.tokens) && r.tokens[r.at].kind != tokenString && r.tokens[r.at].text == text {
-		r.at++
-		return true
+	if r.now().kind == tokenString || r.now().text != text {
+		return false
 	}
-	return false
+	r.next++
+	return true
 }
 
 func (r *plainReader) takeKind(kind tokenKind) (text string, ok bool) {
-	if r.at < len(r.tokens) && r.tokens[r.at].kind == kind {
-		r.at++
-		return r.tokens[r.at-1].text, true
+	if r.now().kind != kind {
+		return "", false
 	}
-	return "", false
+	r.next++
+	return r.text.at(r.next - 1).text, true
 }
+
+// takeComma takes what is between two items; after the last it may be missing.
+func (r *plainReader) takeComma(closing string) bool { return r.take(",") || r.now().is(closing) }
 
 const notPlain = "says more than which plugins it uses"
 
@@ -168,7 +174,7 @@ func (r *plainReader) file() (why string) {
 		return notPlain
 	}
 	r.take(";")
-	if r.at < len(r.tokens) {
+	if !r.ended() {
 		return notPlain
 	}
 	return ""
@@ -195,7 +201,7 @@ func (r *plainReader) config() (why string) {
 		default:
 			return fmt.Sprintf("sets %s", clean(key, 60))
 		}
-		if !r.take(",") && (r.at >= len(r.tokens) || !r.tokens[r.at].is("}")) {
+		if !r.takeComma("}") {
 			return notPlain
 		}
 	}
@@ -212,7 +218,7 @@ func (r *plainReader) pluginList() bool {
 			return false
 		}
 		r.plugins = append(r.plugins, name)
-		if !r.take(",") && (r.at >= len(r.tokens) || !r.tokens[r.at].is("]")) {
+		if !r.takeComma("]") {
 			return false
 		}
 	}
@@ -224,16 +230,13 @@ func (r *plainReader) skipObject() bool {
 	if !r.take("{") {
 		return false
 	}
-	for depth := 1; depth > 0; r.at++ {
-		if r.at >= len(r.tokens) {
-			return false
-		}
-		switch t := r.tokens[r.at]; {
+	for depth := 1; depth > 0; r.next++ {
+		switch t := r.now(); {
 		case t.is("{") || t.is("["):
 			depth++
 		case t.is("}") || t.is("]"):
 			depth--
-		case t.kind == tokenOther || t.kind == tokenPunct && t.text != ":" && t.text != ",":
+		case r.ended(), t.kind == tokenOther, t.kind == tokenPunct && t.text != ":" && t.text != ",":
 			return false
 		}
 	}

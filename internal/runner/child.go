@@ -146,9 +146,7 @@ func (c *child) build(req childRequest) (childResult, error) {
 		return c.buildPackages(req, root, result)
 	}
 	c.tellRunner(result)
-	for _, note := range plan.Notes {
-		c.logf("note: %s", note)
-	}
+	c.tellNotes(plan)
 	c.send(childMessage{Building: true})
 	if result.Runner == runnerStatic {
 		return result, nil
@@ -158,6 +156,12 @@ func (c *child) build(req childRequest) (childResult, error) {
 }
 
 func (c *child) tellRunner(r childResult) { c.logf("runner: %s, because %s", r.Runner, r.Reason) }
+
+func (c *child) tellNotes(plan *previewd.Plan) {
+	for _, note := range plan.Notes {
+		c.logf("note: %s", note)
+	}
+}
 
 func (c *child) bundle(req childRequest, root *os.Root, tree *sourceTree, jsx string, result childResult) (childResult, error) {
 	b, err := newBundle(c, root, req, tree, jsx)
@@ -191,6 +195,7 @@ func (c *child) buildPackages(req childRequest, root *os.Root, result childResul
 	c.tellRunner(bundled)
 	bundled, err := c.bundle(req, root, tree, cmp.Or(result.Plan.Bundle.JSX, "react"), bundled)
 	if err != nil || bundled.Failure == nil {
+		c.tellNotes(result.Plan)
 		c.send(childMessage{Building: true}) // not before: packages may have to be installed yet, and steps do not go back
 		return bundled, err
 	}

@@ -89,8 +89,7 @@ func (j *job) build(ctx context.Context) error {
 		return j.runPlan(ctx)
 	}
 	if j.result.Packages {
-		j.cache = "hit"
-		j.log.printf("%s", j.kept.text())
+		j.useKept()
 	}
 	return nil
 }

@@ -43,13 +43,9 @@ func NewModules(dir string, maxBytes int64, uid int) (*Modules, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot create the folder of installed packages: %w", err)
 	}
-	// The bundler tells what it may read by paths: absolute ones, without links.
-	dir, err := filepath.EvalSymlinks(dir)
-	if err == nil {
-		dir, err = filepath.Abs(dir)
-	}
+	dir, err := realPath(dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot resolve the folder of installed packages: %w", err)
+		return nil, err
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {

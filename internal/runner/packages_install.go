@@ -3,7 +3,6 @@ package runner
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -46,8 +45,7 @@ func (p *packagesBuild) install(ctx context.Context) error {
 		return p.installHere(ctx)
 	}
 	if dir := p.takeKept(p.with, want); dir != "" {
-		p.cache = cmp.Or(p.cache, "hit")
-		p.log.printf("%s", p.kept.text())
+		p.useKept()
 		if err := p.open(ctx, source, dir); err != nil {
 			return err
 		}

@@ -1,9 +1,10 @@
 package runner
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -18,8 +19,10 @@ type keptPackages struct {
 	release      func()
 }
 
-func (k keptPackages) text() string {
-	return fmt.Sprintf("packages: as they were installed before, which took %.1f s", k.took.Seconds())
+// useKept notes that the build uses them; what it has installed itself is no hit.
+func (j *job) useKept() {
+	j.cache = cmp.Or(j.cache, "hit")
+	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.took.Seconds())
 }
 
 // takeKept returns the node_modules of what was installed before; "" when it was not.
@@ -35,21 +38,25 @@ func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 }
 
 // findKept looks for packages before anything of the tree is understood, so that
-// the child that reads it can bundle it at once.
+// the child that reads it can bundle it at once. A tree that does not even name
+// Vite does not wait for a sandbox.
 func (j *job) findKept(ctx context.Context) (modules string) {
-	lockfile := "npm-shrinkwrap.json" // which npm prefers
-	if _, err := j.sourceRoot.Stat(lockfile); err != nil {
-		lockfile = "package-lock.json"
-	}
-	if _, err := j.sourceRoot.Stat(lockfile); err != nil {
+	manifest, err := readLimited(j.sourceRoot.FS(), "package.json", maxJSONFile)
+	if err != nil || !bytes.Contains(manifest, []byte(`"vite"`)) {
 		return ""
 	}
-	with, err := j.Sandbox(ctx)
-	if err != nil {
-		return "" // who needs it asks again
-	}
-	if want := j.locked(with, lockfile); want != nil {
-		return j.takeKept(with, want)
+	for _, lockfile := range []string{"npm-shrinkwrap.json", "package-lock.json"} { // as npm prefers them
+		if _, err := j.sourceRoot.Stat(lockfile); err != nil {
+			continue
+		}
+		with, err := j.Sandbox(ctx)
+		if err != nil {
+			return "" // who needs it asks again
+		}
+		if want := j.locked(with, lockfile); want != nil {
+			return j.takeKept(with, want)
+		}
+		return ""
 	}
 	return ""
 }
@@ -81,8 +88,27 @@ func (p *packagesBuild) bundle(ctx context.Context) (done bool, err error) {
 		p.result.Aside = "its packages are not the same wherever they are installed"
 		return false, nil
 	}
+	modules := p.takeKept(p.with, want) // since the child first looked another build may have kept them
+	if modules == "" {
+		if modules, err = p.installKept(ctx, want); err != nil {
+			return false, err
+		}
+	} else {
+		p.useKept()
+	}
+	if modules == "" {
+		p.notKept, p.result.Aside = true, "its packages could not be kept"
+		return false, nil
+	}
+	err = p.read(ctx, modules)
+	return err == nil && p.result.Plan == nil, err
+}
+
+// installKept installs packages, keeps them and returns their node_modules; "" when
+// they cannot be kept.
+func (p *packagesBuild) installKept(ctx context.Context, want *wanted) (modules string, err error) {
 	if err := p.start(ctx, previewd.StepInstall); err != nil {
-		return false, err
+		return "", err
 	}
 	p.cache = "miss"
 	_, err = p.installToKeep(ctx, want)
@@ -93,13 +119,7 @@ func (p *packagesBuild) bundle(ctx context.Context) (done bool, err error) {
 		p.box = nil
 	}
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	modules := p.takeKept(p.with, want)
-	if modules == "" {
-		p.notKept, p.result.Aside = true, "its packages could not be kept"
-		return false, nil
-	}
-	err = p.read(ctx, modules)
-	return err == nil && p.result.Plan == nil, err
+	return p.takeKept(p.with, want), nil
 }

@@ -92,13 +92,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err := os.MkdirAll(r.WorkDir, 0o700); err != nil {
 		return fmt.Errorf("cannot create %s: %w", r.WorkDir, err)
 	}
-	// Links in the path would hide whether a file lies inside it.
-	dir, err := filepath.EvalSymlinks(r.WorkDir)
+	dir, err := realPath(r.WorkDir)
 	if err != nil {
-		return fmt.Errorf("cannot resolve %s: %w", r.WorkDir, err)
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return fmt.Errorf("cannot resolve %s: %w", r.WorkDir, err)
+		return err
 	}
 	defer os.RemoveAll(dir)
 
@@ -115,6 +111,19 @@ func (r *Runner) Run(ctx context.Context) error {
 		})
 	}
 	return slots.Wait()
+}
+
+// realPath returns a folder's absolute path without links, which would hide whether
+// a file lies inside it.
+func realPath(dir string) (string, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot resolve %s: %w", dir, err)
+	}
+	return real, nil
 }
 
 func (r *Runner) loop(ctx, builds context.Context, dir string) {
