@@ -137,7 +137,7 @@ func (c *child) build(req childRequest) (childResult, error) {
 	}})
 	result := childResult{Runner: plan.Runner.Name, Reason: files.Reason, Failure: plan.Failure, Fallback: plan.Fallback.File}
 	if plan.Runner.Name == previewd.RunnerSandbox {
-		result.Plan, result.Reason = plan, strings.TrimSuffix(plan.Runner.Reason, ".")
+		result.Plan, result.Reason = plan, clause(plan.Runner.Reason)
 	}
 	if result.Failure != nil {
 		return result, nil
@@ -156,6 +156,15 @@ func (c *child) build(req childRequest) (childResult, error) {
 }
 
 func (c *child) tellRunner(r childResult) { c.logf("runner: %s, because %s", r.Runner, r.Reason) }
+
+// clause returns a sentence as it reads on after "because" or a colon.
+func clause(sentence string) string {
+	sentence = strings.TrimSuffix(sentence, ".")
+	if rest, ok := strings.CutPrefix(sentence, "The "); ok {
+		return "the " + rest
+	}
+	return sentence
+}
 
 func (c *child) tellNotes(plan *previewd.Plan) {
 	for _, note := range plan.Notes {
@@ -191,7 +200,7 @@ func (c *child) buildPackages(req childRequest, root *os.Root, result childResul
 		result.Aside = "index.html has an import map"
 		return result, nil
 	}
-	bundled := childResult{Runner: runnerBundle, Packages: true, Reason: strings.TrimSuffix(result.Plan.Bundle.Reason, "."), Fallback: result.Fallback}
+	bundled := childResult{Runner: runnerBundle, Packages: true, Reason: clause(result.Plan.Bundle.Reason), Fallback: result.Fallback}
 	c.tellRunner(bundled)
 	bundled, err := c.bundle(req, root, tree, cmp.Or(result.Plan.Bundle.JSX, "react"), bundled)
 	if err != nil || bundled.Failure == nil {
@@ -199,7 +208,7 @@ func (c *child) buildPackages(req childRequest, root *os.Root, result childResul
 		c.send(childMessage{Building: true}) // not before: packages may have to be installed yet, and steps do not go back
 		return bundled, err
 	}
-	result.Aside = strings.TrimSuffix(bundled.Failure.Message, ".")
+	result.Aside = clause(bundled.Failure.Message)
 	return result, nil
 }
 

@@ -23,13 +23,12 @@ import (
 
 // Sandbox is what builds need that run strangers' code.
 type Sandbox struct {
-	Root     string      // folder of the toolchain, named after what is in it
-	Mirror   *npm.Mirror // the only network that a build has
-	Registry string      // that it mirrors
-	Modules  *Modules    // installed packages that were kept
-	Limits   sandbox.Limits
-	UID      int           // of the host, for builds of a server that is root
-	Idle     time.Duration // how long a command may say nothing; default 2 min
+	Root    string      // folder of the toolchain, named after what is in it
+	Mirror  *npm.Mirror // the only network that a build has
+	Modules *Modules    // installed packages that were kept
+	Limits  sandbox.Limits
+	UID     int           // of the host, for builds of a server that is root
+	Idle    time.Duration // how long a command may say nothing; default 2 min
 }
 
 // ErrNoSandbox says that a server runs no tree's code, whichever it is.
@@ -105,7 +104,7 @@ func (j *job) runPlan(ctx context.Context) error {
 func (p *packagesBuild) tellWhy() {
 	why := p.result.Aside
 	if why == "" && p.plan.Framework.Name == "vite" {
-		why = strings.TrimSuffix(p.plan.Bundle.Reason, ".")
+		why = clause(p.plan.Bundle.Reason)
 	}
 	if why != "" {
 		p.result.Reason = clip(p.result.Reason+"; not bundled: "+why, 300)
