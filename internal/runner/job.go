@@ -33,7 +33,7 @@ type job struct {
 	large     string // the last large source file that the child has loaded
 
 	sourceRoot *os.Root
-	box        *sandbox.Box // that ran the tree's code
+	box        Box          // that ran the tree's code
 	cache      string       // what of its packages was kept: "hit", "miss", or ""
 	kept       keptPackages // that it reads
 	site       *os.Root     // what it made

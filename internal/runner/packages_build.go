@@ -23,6 +23,9 @@ import (
 
 // Sandbox is what builds need that run strangers' code.
 type Sandbox struct {
+	// Open starts a box. Level is how well it confines: sandbox.LevelNamespace, say.
+	Open    func(ctx context.Context, cfg sandbox.BoxConfig) (Box, error)
+	Level   string
 	Root    string      // folder of the toolchain, named after what is in it
 	Mirror  *npm.Mirror // the only network that a build has
 	Modules *Modules    // installed packages that were kept
@@ -123,16 +126,16 @@ func asFailed(f *previewd.Failure) error {
 }
 
 // open starts a sandbox with these files and modules, and what it can reach.
-func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules string) (err error) {
+func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules string) error {
 	began := time.Now()
-	p.box, err = sandbox.Open(ctx, sandbox.BoxConfig{
+	box, err := p.with.Open(ctx, sandbox.BoxConfig{
 		Executable: p.Executable, Root: p.with.Root, Source: source, Modules: modules, Limits: p.with.Limits, UID: p.with.UID,
 		Ports: []int{portMirror, portProxy},
 	})
 	if err != nil {
 		return p.setupError("cannot start the sandbox", err)
 	}
-	p.result.Isolation = sandbox.LevelNamespace
+	p.box, p.result.Isolation = box, p.with.Level
 	p.view = p.with.Mirror.View(mirrorURL)
 	listeners := p.box.Listeners()
 	server := &http.Server{

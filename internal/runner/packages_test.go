@@ -65,7 +65,7 @@ func setupNPM(t *testing.T, change ...func(*Sandbox)) *npmBench {
 	require.NoError(t, err)
 	modules, err := NewModules(filepath.Join(dir, "modules"), 1<<30, sandbox.DefaultUID)
 	require.NoError(t, err)
-	b.with = &Sandbox{Root: shared.tools.Root, Mirror: mirror, Modules: modules, Limits: sandbox.DefaultLimits()}
+	b.with = &Sandbox{Open: OpenSandbox, Level: sandbox.LevelNamespace, Root: shared.tools.Root, Mirror: mirror, Modules: modules, Limits: sandbox.DefaultLimits()}
 	for _, c := range change {
 		c(b.with)
 	}

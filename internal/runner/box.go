@@ -1,0 +1,30 @@
+package runner
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+
+	"github.com/previewd/previewd/internal/sandbox"
+)
+
+// Box is what one build's commands run in; see sandbox.Box, which is one.
+type Box interface {
+	Listeners() []net.Listener
+	Run(ctx context.Context, t sandbox.Task) (sandbox.End, error)
+	Unpack(ctx context.Context, source io.Reader) error
+	Files() (*os.Root, error)
+	Output(dir string) (*os.Root, error)
+	Usage() sandbox.Usage
+	Close()
+}
+
+// OpenSandbox starts a box of this program's own.
+func OpenSandbox(ctx context.Context, cfg sandbox.BoxConfig) (Box, error) {
+	b, err := sandbox.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
