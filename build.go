@@ -28,6 +28,7 @@ type Build struct {
 	EstimatedCompletionTimeP90 *time.Time   `json:"estimatedCompletionTimeP90,omitempty" doc:"When nine of ten such builds are over (p90)."`
 	CancelReason               CancelReason `json:"cancelReason,omitempty"`
 	SupersededBy               string       `json:"supersededBy,omitempty" doc:"The newer build that took this one's place."`
+	Repairs                    string       `json:"repairs,omitempty" doc:"The failed build that this one repairs."`
 	QueuedAt                   time.Time    `json:"queuedAt"`
 	StartedAt                  *time.Time   `json:"startedAt,omitempty"`
 	FinishedAt                 *time.Time   `json:"finishedAt,omitempty"`

@@ -14,6 +14,20 @@ type Worker interface {
 	VersionKeeper
 	Inspector
 	EventReader
+	Repairer
+}
+
+// Repairer helps to mend builds that have failed.
+type Repairer interface {
+	// FindFailure returns what mending a failed build takes. It returns
+	// CodeNotFound when there is no such build, and CodeNotFailed when it has not
+	// failed.
+	FindFailure(ctx context.Context, buildID string) (*FailurePacket, error)
+	// RepairBuild creates the next build of a failed build's project, from the
+	// failed build's tree with changes. Beside what CreateBuild returns it returns
+	// CodeNotFailed, and CodeBuildOutdated when the project has a newer build: what
+	// that one was made of must not be lost.
+	RepairBuild(ctx context.Context, req RepairBuildRequest) (*Build, error)
 }
 
 // EventReader reads the feed.

@@ -78,6 +78,8 @@ var statusOf = map[previewd.Code]int{
 	previewd.CodeConflict:           http.StatusConflict,
 	previewd.CodeIDTaken:            http.StatusConflict,
 	previewd.CodeBuildActive:        http.StatusConflict,
+	previewd.CodeNotFailed:          http.StatusConflict,
+	previewd.CodeBuildOutdated:      http.StatusConflict,
 	previewd.CodeKeyInFlight:        http.StatusConflict,
 	previewd.CodeQueueFull:          http.StatusTooManyRequests,
 	previewd.CodeNameTaken:          http.StatusConflict,

@@ -87,7 +87,7 @@ func TestContract(t *testing.T) {
 	t.Parallel()
 	parts := map[string]func(*contract){
 		"Create": (*contract).create, "NextBuild": (*contract).nextBuild, "Cancel": (*contract).cancel,
-		"Delete": (*contract).remove, "Projects": (*contract).projects, "Wait": (*contract).wait,
+		"Delete": (*contract).remove, "Repair": (*contract).repair, "Projects": (*contract).projects, "Wait": (*contract).wait,
 		"Built": (*contract).built, "Events": (*contract).events, "Operations": (*contract).operations,
 		"Integrity": (*contract).integrity, "NotThere": (*contract).notThere, "Invalid": (*contract).invalid,
 	}
@@ -225,6 +225,39 @@ func (c *contract) cancel() {
 		require.Equal(c.t, previewd.BuildCanceled, build.Status)
 		require.Equal(c.t, previewd.CancelUser, build.CancelReason)
 	}
+}
+
+func (c *contract) repair() {
+	ctx, p := c.t.Context(), c.made()
+	_, err := c.FindFailure(ctx, p.BuildID)
+	c.fails(previewd.CodeNotFailed, err)
+	claim, err := c.service.ClaimBuild(ctx, "runner", 0)
+	require.NoError(c.t, err)
+	_, err = c.service.FinishBuild(ctx, claim.Lease, previewd.Outcome{Kind: previewd.OutcomeFailed, Failure: &previewd.Failure{
+		Class: previewd.FailureUser, Code: previewd.FailBundle, Message: "It does not parse.", File: "index.html", Line: 1,
+	}})
+	require.NoError(c.t, err)
+	c.same(c.FindFailure(ctx, p.BuildID))(c.service.FindFailure(ctx, p.BuildID))
+
+	req := previewd.RepairBuildRequest{
+		BuildID: p.BuildID, TemplateFiles: previewd.Files{"index.html": []byte("mended")}, IdempotencyKey: previewd.NewRequestID(), Caller: caller,
+	}
+	first, err := c.RepairBuild(ctx, req)
+	require.NoError(c.t, err)
+	require.Equal(c.t, p.BuildID, first.Repairs)
+	replay, err := c.RepairBuild(ctx, req)
+	require.NoError(c.t, err)
+	require.Equal(c.t, previewd.ReplayedKey, replay.Replayed)
+	require.Equal(c.t, first.ID, replay.ID)
+	req.IdempotencyKey = previewd.NewRequestID()
+	_, err = c.RepairBuild(ctx, req)
+	c.fails(previewd.CodeBuildOutdated, err)
+	req.TemplateFiles = nil
+	_, err = c.RepairBuild(ctx, req)
+	c.fails(previewd.CodeInvalid, err)
+	req.BuildID = previewd.NewID()
+	_, err = c.FindFailure(ctx, req.BuildID)
+	c.fails(previewd.CodeNotFound, err)
 }
 
 func (c *contract) remove() {
