@@ -18,6 +18,7 @@ type Build struct {
 	Reason     string      `json:"runnerReason,omitempty" doc:"Why this runner took the tree."`
 	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock,namespace" doc:"How the build was confined."`
 	Failure    *Failure    `json:"failure,omitempty"`
+	Packages   int         `json:"packages,omitempty" doc:"How many npm packages it was made with; its packages route lists them."`
 	Version    int64       `json:"version,omitempty" doc:"Number of the version that the build made."`
 	PreviewURL string      `json:"previewUrl" doc:"Shows this build for ever."`
 	// ReferenceID is minted with the build and repeated by every answer about it.

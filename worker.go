@@ -86,6 +86,9 @@ type Reader interface {
 	FindBuild(ctx context.Context, id string, wait time.Duration) (*Build, error)
 	// ListTemplates returns the built-in templates by name.
 	ListTemplates(ctx context.Context) ([]Template, error)
+	// ListPackages returns the npm packages that a build was made with, so far none
+	// while it runs. It returns CodeNotFound when there is no such build.
+	ListPackages(ctx context.Context, buildID string) (*PackageList, error)
 	// ReadLog returns the build's log from a byte offset, at most limit bytes;
 	// 0 means as many as fit.
 	ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*LogChunk, error)

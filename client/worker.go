@@ -201,6 +201,13 @@ func (c *Client) ActivateVersion(ctx context.Context, req previewd.ActivateVersi
 	return &version, err
 }
 
+// ListPackages returns the npm packages that a build was made with.
+func (c *Client) ListPackages(ctx context.Context, buildID string) (*previewd.PackageList, error) {
+	var list previewd.PackageList
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(buildID) + "/packages", out: &list})
+	return &list, err
+}
+
 // ReadLog returns a build's log from a byte offset.
 func (c *Client) ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*previewd.LogChunk, error) {
 	query := url.Values{"offset": {strconv.FormatInt(offset, 10)}}

@@ -87,6 +87,7 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, user, op(get, "/api/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), a.getBuild)
 	httpx.Route(api, user, op(post, "/api/builds/{buildId}/cancel", "cancel-build", "End a build"), a.cancelBuild)
 	httpx.Route(api, user, op(get, "/api/builds/{buildId}/failure", "get-failure", "Read what mending a failed build takes"), a.getFailure)
+	httpx.Route(api, user, op(get, "/api/builds/{buildId}/packages", "list-packages", "List the npm packages that a build was made with"), a.listPackages)
 	httpx.Route(api, user, a.created("/api/builds/{buildId}/repair", "repair-build", "Create the next build of a project from a failed build's tree, with changes"), a.repairBuild)
 	httpx.Route(api, user, httpx.LogText(op(get, "/api/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), a.readLog)
 	httpx.Route(api, user, op(get, "/api/intents/{intentId}", "get-intent", "Read the state of a creation, or wait for it to end"), a.getIntent)

@@ -50,6 +50,11 @@ func (a *API) getFailure(ctx context.Context, in *buildInput) (*output[*previewd
 	return &output[*previewd.FailurePacket]{packet}, err
 }
 
+func (a *API) listPackages(ctx context.Context, in *buildInput) (*output[*previewd.PackageList], error) {
+	list, err := a.Service.ListPackages(ctx, httpx.UserOf(ctx).ID, in.BuildID)
+	return &output[*previewd.PackageList]{list}, err
+}
+
 type repairBuildInput struct {
 	httpx.KeyInput
 	BuildID string `path:"buildId"`

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/previewd/previewd"
 )
 
 // Modules keeps installed packages: a folder for each lockfile and package.json
@@ -33,6 +35,8 @@ type Modules struct {
 type modulesInfo struct {
 	Bytes int64         `json:"bytes"`
 	Took  time.Duration `json:"took"` // to install
+
+	Packages []previewd.Package `json:"packages"` // as the mirror handed them out
 }
 
 const modulesInfoFile = "info.json"
@@ -102,7 +106,7 @@ var errOddModules = errors.New("the packages hold something that is no file, fol
 
 // copy copies node_modules of a workspace in which no code of a tree has run, and
 // returns what keeps the copy.
-func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, took time.Duration) (keep func() error, err error) {
+func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, info modulesInfo) (keep func() error, err error) {
 	work, err := os.MkdirTemp(m.dir, "new-")
 	if err != nil {
 		return nil, err
@@ -113,7 +117,8 @@ func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, took
 		return nil, drop(err)
 	}
 	return func() error {
-		raw, err := json.Marshal(modulesInfo{Bytes: c.bytes, Took: took})
+		info.Bytes = c.bytes
+		raw, err := json.Marshal(info)
 		if err == nil {
 			err = syncFiles(work)
 		}

@@ -101,11 +101,19 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	require.Equal(t, "miss", first.Cache)
 	require.Equal(t, []string{"prepare", "install", "build", "publish"}, b.steps)
 	require.Contains(t, b.text(), "fetched 2 packages")
+	require.Len(t, first.Packages, 2)
+	for i, name := range []string{"maker", "native"} {
+		require.Equal(t, name, first.Packages[i].Name)
+		require.Contains(t, first.Packages[i].Integrity, "sha512-")
+		require.Positive(t, first.Packages[i].Bytes)
+	}
 
 	tree["page.txt"] = "coffee"
 	second := b.build(tree)
 	require.Equal(t, map[string]string{"index.html": "<h1>coffee!</h1>"}, b.site(second))
 	require.Equal(t, "hit", second.Cache)
+	require.Len(t, second.Packages, 2, "what is kept knows what it is of")
+	require.True(t, second.Packages[0].Cached)
 	require.Contains(t, b.text(), "as they were installed before")
 
 	// Scripts ran in both builds, and left nothing in what is kept.
@@ -154,7 +162,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
 		defer root.Close()
-		keep, err := m.copy(t.Context(), root, key, time.Second)
+		keep, err := m.copy(t.Context(), root, key, modulesInfo{Took: time.Second})
 		require.NoError(t, err)
 		require.NoError(t, keep())
 	}
@@ -192,7 +200,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		require.NoError(t, make(dir))
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
-		_, err = m.copy(t.Context(), root, "odd", time.Second)
+		_, err = m.copy(t.Context(), root, "odd", modulesInfo{Took: time.Second})
 		root.Close()
 		require.ErrorIs(t, err, errOddModules, name)
 	}

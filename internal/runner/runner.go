@@ -175,7 +175,7 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 // outcomeOf turns the error of a build into its outcome: first what ended its
 // context, then what it says itself. What is nobody's fault but ours is infra.
 func (r *Runner) outcomeOf(ctx context.Context, j *job, err error) previewd.Outcome {
-	out := previewd.Outcome{Kind: previewd.OutcomeFailed, Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation}
+	out := previewd.Outcome{Kind: previewd.OutcomeFailed, Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache, Packages: j.packageList()}
 	var failed *failedError
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLost):

@@ -40,7 +40,7 @@ const buildColumns = `
 	b.lease_until, b.cancel_reason, b.cancel_deadline, b.superseded_by, b.failure_class, b.failure, b.reference_id,
 	b.runner, b.runner_reason, b.isolation, b.prompt, b.template, b.metadata, b.source_digest, b.source_files,
 	b.source_bytes, b.log_bytes, b.created_by, b.request_id, b.queued_at, b.started_at, b.finished_at,
-	b.owner_id, b.fair_rank, b.cache_state, b.claimed_at, b.repairs, COALESCE(v.number, 0)`
+	b.owner_id, b.fair_rank, b.cache_state, b.claimed_at, b.repairs, b.packages, COALESCE(v.number, 0)`
 
 const buildFrom = ` FROM worker_builds b LEFT JOIN worker_versions v ON v.build_id = b.id `
 
@@ -58,7 +58,7 @@ func (s *buildScan) dest(b *Build) []any {
 		&s.runnable, &s.runnerID, &s.lease, &s.cancelReason, &s.cancelDeadline, &s.supersededBy, &s.failureClass,
 		&s.failure, &b.ReferenceID, &b.Runner, &b.Reason, &b.Isolation, &b.Prompt, &b.Template, &b.Metadata,
 		(*string)(&b.Source.Digest), &b.Source.Files, &b.Source.Bytes, &b.LogBytes, &b.CreatedBy, &b.RequestID,
-		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &s.claimed, &s.repairs, &b.Version,
+		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &s.claimed, &s.repairs, &b.Packages, &b.Version,
 	}
 }
 
@@ -220,10 +220,10 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 		UPDATE worker_builds SET state = $4, step = $5, epoch = $6, attempt = $7, runnable_at = $8, runner_id = $9,
 			lease_until = $10, cancel_reason = $11, cancel_deadline = $12, superseded_by = $13, failure_class = $14,
 			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20, cache_state = $21,
-			claimed_at = $22
+			claimed_at = $22, packages = $23
 		WHERE id = $1 AND `+guard,
 		b.ID, read.Epoch, string(read.Status),
 		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
 		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
-		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, microsPtr(b.StartedAt), microsPtr(b.FinishedAt), b.Cache, micros(b.ClaimedAt)))
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, microsPtr(b.StartedAt), microsPtr(b.FinishedAt), b.Cache, micros(b.ClaimedAt), b.Packages))
 }

@@ -191,6 +191,18 @@ func (c *Client) ListTemplates(ctx context.Context) ([]previewd.Template, error)
 		checkTemplates)
 }
 
+// ListPackages implements previewd.Worker.
+func (c *Client) ListPackages(ctx context.Context, buildID string) (*previewd.PackageList, error) {
+	if !previewd.IsID(buildID) {
+		return nil, previewd.NotFound("build", buildID)
+	}
+	return ask(ctx, c, c.read(),
+		func(ctx context.Context, _ time.Duration) (*previewd.PackageList, error) {
+			return c.worker.ListPackages(ctx, buildID)
+		},
+		func(l *previewd.PackageList) error { return isID("buildId", l.BuildID, buildID) })
+}
+
 // maxLogChunk is what the worker answers at most.
 const maxLogChunk = 256 << 10
 

@@ -318,6 +318,8 @@ func (c *contract) wait() {
 	require.NotEqual(c.t, previewd.BuildQueued, build.Status)
 }
 
+var aPackage = []previewd.Package{{Name: "@a/b", Version: "1.0.0", Bytes: 7, Integrity: "sha512-x", Cached: true}}
+
 // build plays the runner to the end.
 func (c *contract) build() {
 	ctx := c.t.Context()
@@ -330,7 +332,7 @@ func (c *contract) build() {
 	manifest, err := artifact.PutManifest(ctx, c.folder, previewd.Manifest{Files: []previewd.ManifestFile{{Path: "index.html", Blob: blob}}})
 	require.NoError(c.t, err)
 	_, err = c.service.FinishBuild(ctx, claim.Lease, previewd.Outcome{
-		Kind: previewd.OutcomeCompleted, Manifest: manifest, Runner: "static", Isolation: "process",
+		Kind: previewd.OutcomeCompleted, Manifest: manifest, Runner: "static", Isolation: "process", Packages: aPackage,
 	})
 	require.NoError(c.t, err)
 }
@@ -346,6 +348,10 @@ func (c *contract) built() {
 	for _, page := range []previewd.Page{{}, {Limit: 1}, {Cursor: "2"}} {
 		c.same(c.ListVersions(ctx, p.ProjectID, page))(c.service.ListVersions(ctx, p.ProjectID, page))
 	}
+	c.same(c.ListPackages(ctx, p.BuildID))(c.service.ListPackages(ctx, p.BuildID))
+	list, err := c.ListPackages(ctx, p.BuildID)
+	require.NoError(c.t, err)
+	require.Equal(c.t, &previewd.PackageList{BuildID: p.BuildID, Bytes: 7, Packages: aPackage}, list)
 	for _, limit := range []int{0, 5, 1 << 20} {
 		c.same(c.ReadLog(ctx, p.BuildID, 4, limit))(c.service.ReadLog(ctx, p.BuildID, 4, limit))
 	}

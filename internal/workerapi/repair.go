@@ -7,7 +7,7 @@ import (
 	"github.com/previewd/previewd/internal/httpx"
 )
 
-type failureInput struct {
+type oneBuildInput struct {
 	BuildID string `path:"buildId"`
 }
 
@@ -15,12 +15,24 @@ type failureOutput struct {
 	Body *previewd.FailurePacket
 }
 
-func (s *Server) getFailure(ctx context.Context, in *failureInput) (*failureOutput, error) {
+func (s *Server) getFailure(ctx context.Context, in *oneBuildInput) (*failureOutput, error) {
 	packet, err := s.Worker.FindFailure(ctx, in.BuildID)
 	if err != nil {
 		return nil, err
 	}
 	return &failureOutput{Body: packet}, nil
+}
+
+type packagesOutput struct {
+	Body *previewd.PackageList
+}
+
+func (s *Server) listPackages(ctx context.Context, in *oneBuildInput) (*packagesOutput, error) {
+	list, err := s.Worker.ListPackages(ctx, in.BuildID)
+	if err != nil {
+		return nil, err
+	}
+	return &packagesOutput{Body: list}, nil
 }
 
 type repairBuildInput struct {

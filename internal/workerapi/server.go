@@ -63,6 +63,7 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, write, op(remove, "/v1/projects/{projectId}", "delete-project", "Delete a project with all that belongs to it"), s.deleteProject)
 	httpx.Route(api, read, op(get, "/v1/builds/{buildId}", "get-build", "Read a build, or wait for it to change"), s.getBuild)
 	httpx.Route(api, read, op(get, "/v1/builds/{buildId}/failure", "get-failure", "Read what mending a failed build takes"), s.getFailure)
+	httpx.Route(api, read, op(get, "/v1/builds/{buildId}/packages", "list-packages", "List the npm packages that a build was made with"), s.listPackages)
 	httpx.Route(api, write, httpx.Creates(op(post, "/v1/builds/{buildId}/repair", "repair-build", "Create the next build of a project from a failed build's tree, with changes")), s.repairBuild)
 	httpx.Route(api, events, s.buildStream(), s.streamBuildEvents)
 	httpx.Route(api, read, httpx.LogText(op(get, "/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), s.readLog)
