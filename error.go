@@ -39,6 +39,7 @@ const (
 	CodeBuildCanceling     Code = "build_canceling"
 	CodeBuildFinished      Code = "build_finished"
 	CodeOffsetMismatch     Code = "offset_mismatch"
+	CodeDiskFull           Code = "disk_full"
 	CodeUnavailable        Code = "unavailable"
 	CodeInternal           Code = "internal"
 )

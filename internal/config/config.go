@@ -36,6 +36,7 @@ type Config struct {
 	NPMBlock          []string      `help:"Packages that do not exist for builds." env:"PREVIEWD_NPM_BLOCK" placeholder:"NAME,..."`
 	NPMCache          int64         `help:"MiB of packages to keep for later builds." env:"PREVIEWD_NPM_CACHE" default:"4096" placeholder:"MIB"`
 	ModulesCache      int64         `help:"MiB of installed packages to keep for builds that install the same." env:"PREVIEWD_MODULES_CACHE" default:"4096" placeholder:"MIB"`
+	MinFree           int64         `help:"MiB of disk that stay free: below it caches are emptied, then new builds are refused." env:"PREVIEWD_MIN_FREE" default:"256" placeholder:"MIB"`
 	BuildMemory       int64         `help:"MiB of memory that a build may take, the files that it writes among them." env:"PREVIEWD_BUILD_MEMORY" default:"2048" placeholder:"MIB"`
 	BuildDisk         int64         `help:"MiB of files that a build may have." env:"PREVIEWD_BUILD_DISK" default:"1024" placeholder:"MIB"`
 	BuildProcesses    int64         `help:"Processes and threads that a build may have." env:"PREVIEWD_BUILD_PROCESSES" default:"256" placeholder:"N"`
@@ -87,8 +88,8 @@ func (c *Config) Validate() error {
 	if c.NPMMinAge < 0 {
 		errs = append(errs, fmt.Errorf("--npm-min-age %s must not be negative", c.NPMMinAge))
 	}
-	if c.NPMCache < 0 || c.ModulesCache < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
-		errs = append(errs, errors.New("--npm-cache, --modules-cache, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
+	if c.NPMCache < 0 || c.ModulesCache < 0 || c.MinFree < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
+		errs = append(errs, errors.New("--npm-cache, --modules-cache, --min-free, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
 	}
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))

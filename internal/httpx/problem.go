@@ -91,6 +91,7 @@ var statusOf = map[previewd.Code]int{
 	previewd.CodeOffsetMismatch:     http.StatusConflict,
 	previewd.CodeTooLarge:           http.StatusRequestEntityTooLarge,
 	previewd.CodeKeyReused:          http.StatusUnprocessableEntity,
+	previewd.CodeDiskFull:           http.StatusInsufficientStorage,
 	previewd.CodeUnavailable:        http.StatusServiceUnavailable,
 	previewd.CodeInternal:           http.StatusInternalServerError,
 }

@@ -134,13 +134,17 @@ func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, info
 			}
 			return drop(err)
 		}
-		return m.sweep()
+		return m.sweep(0)
 	}, nil
 }
 
-// sweep drops what was not used for longest until the rest is in bounds. What a
-// build uses stays.
-func (m *Modules) sweep() error {
+// Shrink drops at least so many bytes of packages, those that were not used for
+// longest; fewer when builds use the rest.
+func (m *Modules) Shrink(bytes int64) error { return m.sweep(bytes) }
+
+// sweep drops what was not used for longest until the rest is in bounds and less
+// by so many bytes. What a build uses stays.
+func (m *Modules) sweep(bytes int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entries, err := os.ReadDir(m.dir)
@@ -162,7 +166,7 @@ func (m *Modules) sweep() error {
 		total += info.Bytes
 		used[entry.Name()], sizes[entry.Name()] = stat.ModTime(), info.Bytes
 	}
-	for total > m.maxBytes {
+	for bound := min(m.maxBytes, total-bytes); total > bound; {
 		oldest := ""
 		for key, at := range used {
 			if m.users[key] == 0 && (oldest == "" || at.Before(used[oldest])) {

@@ -189,6 +189,15 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 	require.True(t, ok)
 	release()
 	require.Equal(t, modulesInfo{Bytes: 4*blockSize + 40, Took: time.Second}, info)
+	require.NoError(t, m.Shrink(1))
+	_, _, _, ok = m.take("one")
+	require.False(t, ok, "the oldest of two goes")
+	_, _, release, ok = m.take("three")
+	require.True(t, ok)
+	require.NoError(t, m.Shrink(1<<30))
+	_, _, _, ok = m.take("three")
+	require.True(t, ok, "it is used")
+	release()
 
 	for name, make := range map[string]func(dir string) error{
 		"Absolute": func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) },

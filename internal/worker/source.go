@@ -57,11 +57,28 @@ func (s *Service) storeTree(ctx context.Context, tree previewd.Files) (previewd.
 	if err != nil {
 		return previewd.Source{}, err
 	}
+	if err := s.checkRoom(ctx, pack); err != nil {
+		return previewd.Source{}, err
+	}
 	blob, err := s.Artifacts.PutBytes(ctx, pack)
 	if err == nil {
 		err = fault.Point("source.stored")
 	}
 	return previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()}, err
+}
+
+// checkRoom refuses what is new while the disk has no room for more. A request
+// that is repeated brings nothing new, and gets its answer.
+func (s *Service) checkRoom(ctx context.Context, pack []byte) error {
+	full := s.Room()
+	if full == nil {
+		return nil
+	}
+	there, err := s.Artifacts.Has(ctx, previewd.Blob{Digest: previewd.DigestOf(pack), Size: int64(len(pack))})
+	if err == nil && !there {
+		err = full
+	}
+	return err
 }
 
 // readTree returns a tree that storeTree has stored.
