@@ -196,6 +196,9 @@ func (b *builder) runner(artifacts artifact.Store) error {
 	if err != nil {
 		return err
 	}
+	if b.Config.UnsafeNoSandbox {
+		b.log.Warn("--unsafe-no-sandbox: commands of trees can do all that this machine's user can")
+	}
 	b.recover = func(ctx context.Context) error { return b.Worker.Recover(ctx, b.runnerID) }
 	if b.Config.Builds >= 0 {
 		b.run(r.Run)

@@ -75,6 +75,9 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return s.ready, nil
 	}
 	cfg := s.builder.Config
+	if cfg.UnsafeNoSandbox {
+		return s.bare()
+	}
 	tools, report, err := ProbeSandbox(ctx, cfg, s.builder.opts.Executable)
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("%w: %s", runner.ErrNoSandbox, report.Reason)
@@ -91,6 +94,18 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
 	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Mirror: c.mirror, Modules: c.modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	return s.ready, nil
+}
+
+// bare is what builds get that run without a sandbox: this machine's own programs.
+func (s *sandboxes) bare() (*runner.Sandbox, error) {
+	c, err := s.caches()
+	if err != nil {
+		return nil, err
+	}
+	s.ready = &runner.Sandbox{
+		Open: runner.OpenBare, Level: sandbox.LevelNone, Root: sandbox.LevelNone, Mirror: c.mirror, Modules: c.modules, Limits: limitsOf(s.builder.Config), UID: s.builder.Config.BuildUID,
+	}
 	return s.ready, nil
 }
 

@@ -41,6 +41,7 @@ type Config struct {
 	BuildDisk         int64         `help:"MiB of files that a build may have." env:"PREVIEWD_BUILD_DISK" default:"1024" placeholder:"MIB"`
 	BuildProcesses    int64         `help:"Processes and threads that a build may have." env:"PREVIEWD_BUILD_PROCESSES" default:"256" placeholder:"N"`
 	BuildUID          int           `help:"User and group number that builds have on this machine when the server is root; it should own nothing." env:"PREVIEWD_BUILD_UID" default:"200001" placeholder:"N"`
+	UnsafeNoSandbox   bool          `help:"Run the commands of trees as processes of this machine, which keeps them from nothing. For your own trees on your own machine; needs a loopback --addr." env:"PREVIEWD_UNSAFE_NO_SANDBOX"`
 	Roles             []Role        `help:"What this process is, of worker, runner, preview and gateway. Default: all that it has the settings for." env:"PREVIEWD_ROLES" placeholder:"ROLE,…"`
 
 	Gateway `embed:"" group:"Gateway: what users call"`
@@ -69,6 +70,9 @@ func (c *Config) Validate() error {
 	}
 	if err == nil && c.ServiceToken == "" && !isLoopback(host) && c.Is(RoleWorker) {
 		errs = append(errs, fmt.Errorf("--addr %s is open to the network, so a token must be given: set PREVIEWD_SERVICE_TOKEN", c.Addr))
+	}
+	if err == nil && c.UnsafeNoSandbox && !isLoopback(host) {
+		errs = append(errs, fmt.Errorf("--unsafe-no-sandbox lets whoever creates a project run commands on this machine, so --addr must be loopback, such as 127.0.0.1:8080, and not %s", c.Addr))
 	}
 	if c.LegacyToken != "" && (len(c.LegacyToken) < minToken || c.LegacyToken == c.ServiceToken) {
 		errs = append(errs, fmt.Errorf("the legacy token must have at least %d characters and differ from the service token", minToken))

@@ -146,6 +146,10 @@ func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules stri
 	go func() { _ = server.Serve(netutil.LimitListener(listeners[0], maxConnections)) }()
 	p.denials.reset()
 	go p.denials.serve(netutil.LimitListener(listeners[1], maxConnections))
+	if p.with.Level == sandbox.LevelNone {
+		p.log.printf("WARNING: there is no sandbox (--unsafe-no-sandbox): commands of this tree run as processes of the server's machine")
+		return nil
+	}
 	p.log.printf("sandbox: ready in %d ms", time.Since(began).Milliseconds())
 	return nil
 }
