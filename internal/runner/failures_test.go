@@ -71,7 +71,7 @@ func TestFailuresOfInstalls(t *testing.T) {
 }
 
 func (b *npmBench) requireFailure(o previewd.Outcome, code, step, says string) {
-	t := b.bench.t
+	t := b.t
 	t.Helper()
 	require.Equal(t, previewd.OutcomeFailed, o.Kind, b.text())
 	require.Equal(t, code, o.Failure.Code, "%+v\n%s", o.Failure, b.text())

@@ -210,7 +210,7 @@ func TestLogHasNoEscapes(t *testing.T) {
 // requireHarmless requires that a text drives no terminal and turns no line around.
 func requireHarmless(t *testing.T, text string) {
 	t.Helper()
-	require.True(t, strings.ToValidUTF8(text, "") == text, "%q", text)
+	require.Equal(t, strings.ToValidUTF8(text, ""), text)
 	for _, r := range text {
 		if r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || unicode.Is(unicode.Bidi_Control, r)) {
 			t.Fatalf("%q is in %q", r, text)
