@@ -368,18 +368,3 @@ func TestPackagesBuildsEnd(t *testing.T) {
 		require.Equal(t, previewd.OutcomeReleased, (<-b.outcomes).Kind)
 	})
 }
-
-// What tools write to a terminal is no more than text in the log.
-func TestLogHasNoEscapes(t *testing.T) {
-	t.Parallel()
-	b := setupNPM(t)
-	tree := b.tree("sh noise.sh && maker", "maker")
-	tree["noise.sh"] = `printf '\033[31mred\033[0m \033]0;title\007 \033[2J bell\007 1%%\r 50%%\r100%%\n\000nul ::set-output name=x::y\n'`
-	o := b.build(tree)
-	require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
-	require.NotContains(t, b.text(), "\x1b")
-	require.NotContains(t, b.text(), "\x07")
-	require.NotContains(t, b.text(), "\x00")
-	require.Contains(t, b.text(), "] 100%\n")
-	require.NotContains(t, b.text(), "title")
-}
