@@ -14,6 +14,7 @@ type Worker interface {
 	VersionKeeper
 	Inspector
 	EventReader
+	EnvKeeper
 }
 
 // EventReader reads the feed.
