@@ -3,6 +3,7 @@ package previewd
 import (
 	"context"
 	"log/slog"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -44,6 +45,17 @@ const (
 	MaxEnvBytes      = 64 << 10 // of all names and values
 	MinSecretBytes   = 8        // without the white space around it: shorter ones occur in logs by chance
 )
+
+var envName = regexp.MustCompile(`^[A-Z_a-z][A-Z0-9_a-z]{0,127}$`)
+
+// IsEnvName reports whether s can be the name of a variable. Some such names are
+// the server's own.
+func IsEnvName(s string) bool { return envName.MatchString(s) }
+
+// BadEnvName says what the name of a variable can be.
+func BadEnvName() *Error {
+	return &Error{Code: CodeInvalid, Message: "A variable's name has 1 to 128 of A-Z a-z 0-9 _ and does not begin with a digit.", Details: "name"}
+}
 
 // EnvVar is a variable of a project's builds.
 type EnvVar struct {

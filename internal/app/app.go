@@ -143,7 +143,7 @@ func (b *builder) worker() error {
 		Switched: func(projectID string) { b.switched(projectID) },
 		Deleted:  func(projectID string) { b.deleted(projectID) },
 		Queue:    &store.QueueLimits{Owner: cfg.QueuePerUser, Total: cfg.QueueTotal},
-		Lease:    cfg.Lease, Timeouts: b.timeouts(),
+		Lease:    cfg.Lease, Timeouts: b.timeouts(), SecretsKey: (&secretsKey{cfg: cfg, log: b.log}).get,
 	})
 	if err != nil {
 		return err
