@@ -32,6 +32,7 @@ func rows(hook string) []row {
 		{"list-versions", "", 200}, {"activate-version", "", 200}, {"stream-project-events", "", 200}, {"stream-events", "", 200},
 		{"create-stream-ticket", "", 201}, {"get-build", "", 200}, {"read-build-log", "", 200}, {"cancel-build", "", 200},
 		{"get-intent", "", 200}, {"cancel-intent", "", 409}, {"list-billing-sessions", "", 200}, {"list-templates", "", 200},
+		{"set-env", `{"value":"hunter2-hunter2","secret":true}`, 200}, {"list-env", "", 200}, {"delete-env", "", 204},
 		{"create-project", aPage, 201}, {"create-build", files, 201},
 	}
 	for _, prefix := range []string{"", "admin-"} {
@@ -82,7 +83,7 @@ func (f *front) newMatrix() *matrix {
 	}
 	maps.Copy(m.ids, map[string]string{
 		"projectId": made.Project.ID, "buildId": made.Build.ID, "intentId": intents[0].ID, "number": "1", "kind": "user", "subject": "nobody",
-		"referenceId": made.Build.ReferenceID,
+		"referenceId": made.Build.ReferenceID, "name": "API_KEY",
 	})
 	m.ours = regexp.MustCompile(strings.Join([]string{made.Project.ID, made.Build.ID, intents[0].ID, m.ids["webhookId"], m.ids["deliveryId"], ann}, "|"))
 	return m

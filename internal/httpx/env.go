@@ -16,15 +16,15 @@ type EnvInput struct {
 // SetEnvInput is a variable.
 type SetEnvInput struct {
 	EnvInput
-	Body EnvVarBody
+	Body SetEnvBody
 }
 
-// EnvVarBody is what a variable is made of. Its bounds are checked where no answer
+// SetEnvBody is what a variable is made of. Its bounds are checked where no answer
 // repeats what was sent.
-type EnvVarBody struct {
+type SetEnvBody struct {
 	Value  string              `json:"value" doc:"UTF-8 text without NUL, at most 32 KiB. A secret has at least 8 bytes besides white space."`
 	Secret bool                `json:"secret,omitempty" doc:"Stored encrypted, told by nothing, hidden in logs and failures, and never put into pages by the bundler."`
-	Scopes []previewd.EnvScope `json:"scopes,omitempty" enum:"install,build" doc:"Which commands are given it. Default: build." example:"[\"build\"]"`
+	Scopes []previewd.EnvScope `json:"scopes,omitempty" nullable:"false" enum:"install,build" doc:"Which commands are given it. Default: build." example:"[\"build\"]"`
 }
 
 // Request returns what the worker is asked for.

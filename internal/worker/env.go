@@ -18,7 +18,7 @@ import (
 // and where the network is: with them a variable could undo what the server says
 // about a build. Tools read many of them in any case.
 var reservedEnv = regexp.MustCompile(`(?i)^(PATH|HOME|TMPDIR|TMP|TEMP|PWD|OLDPWD|SHELL|USER|LOGNAME|LANG|CI|IFS|ENV|BASH_ENV|SHELLOPTS|` +
-	`NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|NODE_EXTRA_CA_CERTS|INIT_CWD|` +
+	`NO_UPDATE_NOTIFIER|(ASTRO|NEXT)_TELEMETRY_DISABLED|NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|NODE_EXTRA_CA_CERTS|INIT_CWD|` +
 	`(LD|DYLD|NPM_CONFIG|NPM_PACKAGE|NPM_LIFECYCLE|PNPM|YARN|BUN|COREPACK|PREVIEWD)_.*|(.*_)?PROXY)$`)
 
 func checkEnvName(name string) error {

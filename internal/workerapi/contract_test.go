@@ -49,6 +49,7 @@ func newService(t *testing.T, db *store.DB) (*worker.Service, artifact.Store) {
 	service, err := worker.New(worker.Config{
 		Store: db, Artifacts: folder, Changes: hub, Log: quiet,
 		PreviewURL: func(label string) string { return "http://" + label + ".preview.test/" },
+		SecretsKey: func(bool) ([]byte, error) { return make([]byte, worker.SecretsKeySize), nil },
 	})
 	require.NoError(t, err)
 	relay := &event.Relay{Feed: db, Hub: hub, Holder: "test", Wake: worker.EventTopic, Grown: worker.FeedTopic}
@@ -89,7 +90,7 @@ func TestContract(t *testing.T) {
 		"Create": (*contract).create, "NextBuild": (*contract).nextBuild, "Cancel": (*contract).cancel,
 		"Delete": (*contract).remove, "Projects": (*contract).projects, "Wait": (*contract).wait,
 		"Built": (*contract).built, "Events": (*contract).events, "Operations": (*contract).operations,
-		"Integrity": (*contract).integrity, "NotThere": (*contract).notThere, "Invalid": (*contract).invalid,
+		"Integrity": (*contract).integrity, "Env": (*contract).env, "NotThere": (*contract).notThere, "Invalid": (*contract).invalid,
 	}
 	for name, part := range parts {
 		t.Run(name, func(t *testing.T) {
@@ -238,6 +239,51 @@ func (c *contract) remove() {
 	c.fails(previewd.CodeNotFound, err)
 	_, err = c.CreateBuild(ctx, nextOf(p))
 	c.fails(previewd.CodeNotFound, err)
+}
+
+func (c *contract) env() {
+	ctx, p := c.t.Context(), c.made()
+	set := previewd.SetEnvRequest{ProjectID: p.ProjectID, Name: "API_URL", Value: "https://a.test/?ä&<", Scopes: []previewd.EnvScope{"install", "build"}, Caller: caller}
+	for range 2 {
+		v, err := c.SetEnv(ctx, set)
+		require.NoError(c.t, err)
+		require.Equal(c.t, "https://a.test/?ä&<", *v.Value)
+	}
+	secret := set
+	secret.Name, secret.Secret, secret.Scopes = "TOKEN", true, nil
+	v, err := c.SetEnv(ctx, secret)
+	require.NoError(c.t, err)
+	require.Nil(c.t, v.Value)
+	require.Equal(c.t, []previewd.EnvScope{"build"}, v.Scopes)
+	c.same(c.ListEnv(ctx, p.ProjectID))(c.service.ListEnv(ctx, p.ProjectID))
+	claim, err := c.service.ClaimBuild(ctx, "runner", 0)
+	require.NoError(c.t, err)
+	require.Equal(c.t, "https://a.test/?ä&<", string(claim.Vars[1].Value), "as it was sent")
+
+	bad := set
+	bad.Name, bad.Value = "PATH", "not told by errors"
+	_, err = c.SetEnv(ctx, bad)
+	require.NotContains(c.t, c.fails(previewd.CodeInvalid, err).Error(), "not told")
+	for _, name := range []string{"", "..", "A/B", "A B"} {
+		bad.Name = name
+		_, err = c.SetEnv(ctx, bad)
+		c.fails(previewd.CodeInvalid, err)
+		c.fails(previewd.CodeInvalid, c.DeleteEnv(ctx, previewd.DeleteEnvRequest{ProjectID: p.ProjectID, Name: name, Caller: caller}))
+	}
+	for range 2 {
+		require.NoError(c.t, c.DeleteEnv(ctx, previewd.DeleteEnvRequest{ProjectID: p.ProjectID, Name: "TOKEN", Caller: caller}))
+	}
+	list, err := c.ListEnv(ctx, p.ProjectID)
+	require.NoError(c.t, err)
+	require.Len(c.t, list, 1)
+	for _, id := range []string{previewd.NewID(), "", "x"} {
+		_, err = c.ListEnv(ctx, id)
+		c.fails(previewd.CodeNotFound, err)
+		set.ProjectID = id
+		_, err = c.SetEnv(ctx, set)
+		c.fails(previewd.CodeNotFound, err)
+		c.fails(previewd.CodeNotFound, c.DeleteEnv(ctx, previewd.DeleteEnvRequest{ProjectID: id, Name: "A", Caller: caller}))
+	}
 }
 
 func (c *contract) projects() {
