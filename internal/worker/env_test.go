@@ -93,7 +93,7 @@ func TestEnvThatNoVariableCanBe(t *testing.T) {
 		require.NotContains(t, err.Error(), "a value")
 	}
 	for value, code := range map[string]previewd.Code{
-		"short":                    previewd.CodeInvalid,
+		"sh0rt!":                   previewd.CodeInvalid,
 		"   1234567    \n":         previewd.CodeInvalid,
 		"not \xff UTF-8 at all":    previewd.CodeInvalid,
 		"has a \x00 in it":         previewd.CodeInvalid,
