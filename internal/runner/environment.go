@@ -80,6 +80,9 @@ func hiddenValues(claim *previewd.Claim) *redact.Set {
 
 // hide returns text of a build without secrets.
 func (l *buildLog) hide(text string) string {
+	if l.hidden == nil {
+		return text
+	}
 	return l.hidden.Text(strings.Map(previewd.Harmless, text))
 }
 

@@ -52,7 +52,11 @@ func newBuildLog(ctx context.Context, d previewd.Dispatcher, claim *previewd.Cla
 func (l *buildLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for line := range strings.Lines(l.hide(fmt.Sprintf(format, args...))) {
+	text := fmt.Sprintf(format, args...)
+	if l.hidden != nil && text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n" // what holds nothing to show is a line all the same
+	}
+	for line := range strings.Lines(l.hide(text)) {
 		line = strings.Map(printable, strings.TrimRight(line, "\r\n"))
 		if len(line) > maxLine {
 			line = fmt.Sprintf("%s… (truncated %d bytes)", strings.ToValidUTF8(line[:maxLine], ""), len(line)-maxLine)
