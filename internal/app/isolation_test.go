@@ -183,7 +183,11 @@ func (m *matrix) asNobody(op apiOperation, row row, another *testkit.Issuer) {
 		require.NotEmpty(m.t, r.header.Get("Www-Authenticate"))
 		require.NotRegexp(m.t, m.ours, strings.ReplaceAll(r.body, m.path(op, nil), ""))
 	}
-	for _, method := range []string{http.MethodPut, "PROPFIND"} {
+	other := http.MethodPut // which few paths know
+	if strings.HasSuffix(op.path, "/env/{name}") {
+		other = http.MethodPost
+	}
+	for _, method := range []string{other, "PROPFIND"} {
 		r := m.ask(m.token(ann), method, m.path(op, nil), "")
 		require.Equal(m.t, http.StatusMethodNotAllowed, r.status, "%s %s", method, op.path)
 	}
