@@ -42,7 +42,7 @@ func (p *packagesBuild) vars() []string {
 	var env []string
 	for _, v := range p.claim.Vars {
 		_, own := p.claim.Env[v.Name]
-		if !p.keeping && !own && v.In(scope) && !(v.Secret && inPages(v.Name)) {
+		if withheld := v.Secret && inPages(v.Name); !p.keeping && !own && !withheld && v.In(scope) {
 			env = append(env, v.Name+"="+string(v.Value))
 		}
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/previewd/previewd/internal/worker"
 )
 
-// A whole build whose code says its secrets, from the request that sets them to the
-// bytes on the disk.
+// A whole build whose code says its secrets in all ways that it knows, from the
+// request that sets them to the bytes on the disk.
 func TestNothingStoredSaysASecret(t *testing.T) {
 	t.Parallel()
 	b := setupNPM(t)
@@ -63,7 +63,10 @@ func TestNothingStoredSaysASecret(t *testing.T) {
 
 	chunk, err := service.ReadLog(t.Context(), p.BuildID, 0, 0)
 	require.NoError(t, err)
-	require.Contains(t, string(chunk.Data), "raw ***.")
+	for _, name := range []string{"raw", "base64", "basic", "base64url", "component", "search", "json", "hex", "split", "wrapped", "escapes", "key", "key64", "keyjson", "on stderr"} {
+		require.Regexp(t, `(?m)\] `+name+` [^*]{0,10}\*\*\*`, string(chunk.Data))
+	}
+	require.Contains(t, string(chunk.Data), "variables: KEY (secret), TOKEN (secret)")
 	events, err := service.ListBuildEvents(t.Context(), p.BuildID, 0, 100)
 	require.NoError(t, err)
 	require.NotEmpty(t, events)
