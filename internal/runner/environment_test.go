@@ -299,3 +299,35 @@ func BenchmarkCommandOutput(b *testing.B) {
 		})
 	}
 }
+
+// Our own words may have been a stranger's.
+func TestLogHidesSecrets(t *testing.T) {
+	t.Parallel()
+	l := &buildLog{began: time.Now(), hidden: hiddenValues(&previewd.Claim{Vars: []previewd.ClaimVar{secretVar("TOKEN", testToken)}})}
+	l.printf("published %s\nto %s", testToken, url.PathEscape(testToken))
+	l.printf("%s", strings.Repeat("x", maxLine-7)+testToken)
+	require.Equal(t, []string{"published ***", "to ***"}, shownLines(l)[:2])
+	requireNoTraces(t, l.pending.String())
+	require.NotContains(t, l.pending.String(), testToken[:5], "half of it is left at the end of a line")
+}
+
+// A failure that the child has found is freed of secrets before it is cut to size.
+func TestFailuresHideSecrets(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o := b.build(map[string]string{
+		"index.html": `<script type="module" src="/main.ts"></script>`,
+		"main.ts":    `import "./hunter2-hunter2.js"; import "./` + strings.Repeat("x", 960) + `/hunter2-hunter2.js"`,
+	}, given(secretVar("TOKEN", "hunter2-hunter2")))
+	require.Equal(t, previewd.FailBundle, o.Failure.Code)
+	text := fmt.Sprint(*o.Failure)
+	require.Contains(t, text, "***")
+	require.NotContains(t, text, "hunter2-")
+	require.NotContains(t, b.log.String(), "hunter2-")
+
+	o = b.build(map[string]string{
+		"index.html": `<script type="module" src="/main.ts"></script>`,
+		"main.ts":    `import "./` + strings.Repeat("x", 970) + `hunter2-hunter2.js"`,
+	}, given(secretVar("TOKEN", "hunter2-hunter2")), func(c *previewd.Claim) { c.LogOffset = int64(b.log.Len()) })
+	require.NotContains(t, fmt.Sprint(*o.Failure), "hunter2-")
+}
