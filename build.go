@@ -90,6 +90,7 @@ const (
 	FailIdleTimeout           = "timeout_idle"
 	FailTimeout               = "timeout_build"
 	FailQueueTimeout          = "timeout_queue"
+	FailSecrets               = "secrets_unreadable"
 	FailInfra                 = "infra"
 	FailWorkerLost            = "worker_lost"
 )

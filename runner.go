@@ -47,7 +47,9 @@ type Claim struct {
 	Lease
 	ProjectID   string
 	Source      Digest            // a tar of the tree, in the artifact store
-	Env         map[string]string // shown to strangers' code: never a secret
+	Env         map[string]string // the build's own, shown to strangers' code: never a secret
+	Vars        []ClaimVar        // the project's; the build's own come before them
+	Refused     *Failure          // why the build cannot be run: finish it with this; nil when it can
 	Overrides   json.RawMessage   // metadata.build: how to build; nil for none
 	ReferenceID string
 	LogOffset   int64         // where this attempt's log begins

@@ -83,6 +83,7 @@ var reached = map[string]string{
 	"FailIdleTimeout":           "TestFailuresOfPackagesBuilds",
 	"FailTimeout":               "TestPackagesBuildsEnd",
 	"FailQueueTimeout":          "TestReaperEndsWhatNobodyTakes",
+	"FailSecrets":               "TestSecretsThatCannotBeRead",
 	"FailInfra":                 "TestCorruptSourceIsOurFault",
 	"FailWorkerLost":            "TestReaperTakesBackLostBuilds",
 }

@@ -15,6 +15,7 @@ type Worker interface {
 	Inspector
 	EventReader
 	Repairer
+	EnvKeeper
 }
 
 // Repairer helps to mend builds that have failed.

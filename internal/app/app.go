@@ -149,7 +149,7 @@ func (b *builder) worker() error {
 		Deleted:  func(projectID string) { b.deleted(projectID) },
 		Room:     b.disk.room,
 		Queue:    &store.QueueLimits{Owner: cfg.QueuePerUser, Total: cfg.QueueTotal},
-		Lease:    cfg.Lease, Timeouts: b.timeouts(),
+		Lease:    cfg.Lease, Timeouts: b.timeouts(), SecretsKey: (&secretsKey{cfg: cfg, log: b.log}).get,
 	})
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ func withCORS(origins []string, next http.Handler) http.Handler {
 	}
 	shared := cors.New(cors.Options{
 		AllowedOrigins: origins,
-		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodDelete},
+		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete},
 		AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "traceparent"},
 		ExposedHeaders: []string{
 			"Location", "Retry-After", "X-Request-Id", "Idempotent-Replayed", "Idempotent-Original-Request-Id", "Log-Next-Offset", "Log-Complete",

@@ -73,8 +73,13 @@ func OpenDoctor(ctx context.Context, cfg config.Config) (*Doctor, error) {
 		d.NoFiles = "there is no folder " + cfg.ArtifactsPath() + " here: name it with --artifacts"
 	}
 	quiet := slog.New(slog.DiscardHandler)
+	var key worker.SecretsKey // of a server elsewhere it is not known
+	if cfg.SecretsKey != "" || cfg.DatabaseURL == "" {
+		key = (&secretsKey{cfg: cfg, log: quiet}).get
+	}
 	d.worker, err = worker.New(worker.Config{
 		Store: dbs.own, Artifacts: artifact.OpenFolder(cfg.ArtifactsPath()), Changes: new(event.Hub), Log: quiet, PreviewURL: cfg.PreviewURL,
+		SecretsKey: key,
 	})
 	if err != nil {
 		return nil, errors.Join(err, dbs.Close())

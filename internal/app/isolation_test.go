@@ -33,6 +33,7 @@ func rows(hook string) []row {
 		{"create-stream-ticket", "", 201}, {"get-build", "", 200}, {"read-build-log", "", 200}, {"cancel-build", "", 200},
 		{"list-packages", "", 200}, {"get-failure", "", 409}, {"repair-build", files, 409},
 		{"get-intent", "", 200}, {"cancel-intent", "", 409}, {"list-billing-sessions", "", 200}, {"list-templates", "", 200},
+		{"set-env", `{"value":"hunter2-hunter2","secret":true}`, 200}, {"list-env", "", 200}, {"delete-env", "", 204},
 		{"create-project", aPage, 201}, {"create-build", files, 201},
 	}
 	for _, prefix := range []string{"", "admin-"} {
@@ -83,7 +84,7 @@ func (f *front) newMatrix() *matrix {
 	}
 	maps.Copy(m.ids, map[string]string{
 		"projectId": made.Project.ID, "buildId": made.Build.ID, "intentId": intents[0].ID, "number": "1", "kind": "user", "subject": "nobody",
-		"referenceId": made.Build.ReferenceID,
+		"referenceId": made.Build.ReferenceID, "name": "API_KEY",
 	})
 	m.ours = regexp.MustCompile(strings.Join([]string{made.Project.ID, made.Build.ID, intents[0].ID, m.ids["webhookId"], m.ids["deliveryId"], ann}, "|"))
 	return m
@@ -183,7 +184,11 @@ func (m *matrix) asNobody(op apiOperation, row row, another *testkit.Issuer) {
 		require.NotEmpty(m.t, r.header.Get("Www-Authenticate"))
 		require.NotRegexp(m.t, m.ours, strings.ReplaceAll(r.body, m.path(op, nil), ""))
 	}
-	for _, method := range []string{http.MethodPut, "PROPFIND"} {
+	other := http.MethodPut // which few paths know
+	if strings.HasSuffix(op.path, "/env/{name}") {
+		other = http.MethodPost
+	}
+	for _, method := range []string{other, "PROPFIND"} {
 		r := m.ask(m.token(ann), method, m.path(op, nil), "")
 		require.Equal(m.t, http.StatusMethodNotAllowed, r.status, "%s %s", method, op.path)
 	}

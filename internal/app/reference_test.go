@@ -30,13 +30,16 @@ func (s *server) refusals(weak string) (list []refusal) {
 	s.t.Helper()
 	for route, scope := range s.apiScopes() {
 		method, path, _ := strings.Cut(route, " ")
-		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1").Replace(path)
+		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1", "{name}", "API_KEY").Replace(path)
 		body := ""
 		if method == http.MethodPost {
 			body = `{"userId":"u","templateFiles":{"index.html":"` + secretBody + `"}}`
-			if strings.HasSuffix(path, "/builds") {
+			if strings.HasSuffix(path, "/builds") || strings.HasSuffix(path, "/repair") {
 				body = `{"templateFiles":{"index.html":"` + secretBody + `"}}`
 			}
+		}
+		if method == http.MethodPut {
+			body = `{"value":"` + secretBody + `"}`
 		}
 		add := func(name string, status int, change func(*refusal)) {
 			r := refusal{
@@ -51,13 +54,13 @@ func (s *server) refusals(weak string) (list []refusal) {
 		if scope != previewd.ScopeOperate {
 			add("without the scope", 403, func(r *refusal) { r.header = append(r.header, "Authorization", "Bearer "+weak) })
 		}
-		add("by a wrong method", 405, func(r *refusal) { r.method = "PUT" })
+		add("by a wrong method", 405, func(r *refusal) { r.method = "PATCH" })
 		add("beside the route", 404, func(r *refusal) { r.path = "/v1/nothing" + path })
 		add("with two slashes", 404, func(r *refusal) { r.path = "/" + path })
 		if strings.Contains(route, "{") && body == "" {
 			add("of nobody", 404, func(*refusal) {})
 		}
-		if !strings.HasPrefix(body, `{`) || strings.HasSuffix(path, "/cancel") || strings.HasSuffix(path, "/activate") {
+		if !strings.HasPrefix(body, `{`) || strings.HasSuffix(path, "/cancel") || strings.HasSuffix(path, "/activate") || method == http.MethodPut {
 			continue
 		}
 		add("with no JSON", 400, func(r *refusal) { r.body = secretBody })

@@ -58,12 +58,12 @@ func TestRoutesTakeTheirScopeOnly(t *testing.T) {
 		require.Contains(t, secrets, needs, "%s: no such scope", route)
 		used[needs] = true
 		method, path, _ := strings.Cut(route, " ")
-		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1").Replace(path)
+		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1", "{name}", "API_URL").Replace(path)
 		if path == "/v1/events" {
 			path += "?wait=0s"
 		}
 		body := ""
-		if method == http.MethodPost {
+		if method == http.MethodPost || method == http.MethodPut {
 			body = "{}"
 		}
 		for scope, secret := range secrets {

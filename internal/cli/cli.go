@@ -49,6 +49,7 @@ type commands struct {
 	Projects   projectsCmd   `cmd:"" help:"Create, list and show projects."`
 	Builds     buildsCmd     `cmd:"" help:"Watch builds and read their logs."`
 	Versions   versionsCmd   `cmd:"" help:"List versions, and choose the one that is shown."`
+	Env        envCmd        `cmd:"" help:"Set, list and remove variables of a project's builds, secrets among them."`
 	Detect     detectCmd     `cmd:"" help:"Tell how a folder would be built, and why; runs nothing of it."`
 	Tokens     tokensCmd     `cmd:"" help:"Create, list and revoke service tokens, on the database itself."`
 	Support    supportCmd    `cmd:"" help:"Tell what is known of a reference id, on the database itself."`

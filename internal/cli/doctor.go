@@ -52,10 +52,11 @@ type doctorAuditCmd struct {
 
 type doctorCheckCmd struct {
 	both
-	Artifacts string `help:"Folder for artifacts. Default: in the data folder." env:"PREVIEWD_ARTIFACTS" placeholder:"DIR" type:"path"`
-	All       bool   `help:"Read every file of every version. Default: a sample."`
-	Fix       bool   `help:"Repair what has one right repair. Each is printed before and written to the audit log."`
-	DryRun    bool   `help:"With --fix: print the repairs and do none."`
+	Artifacts  string `help:"Folder for artifacts. Default: in the data folder." env:"PREVIEWD_ARTIFACTS" placeholder:"DIR" type:"path"`
+	SecretsKey string `help:"The servers' key of secrets, to see whether it reads them all. Default for SQLite: the data folder's." env:"PREVIEWD_SECRETS_KEY" placeholder:"KEY"`
+	All        bool   `help:"Read every file of every version. Default: a sample."`
+	Fix        bool   `help:"Repair what has one right repair. Each is printed before and written to the audit log."`
+	DryRun     bool   `help:"With --fix: print the repairs and do none."`
 
 	PriceBuildSecond int64 `help:"With --fix: the server's price of a second of building, for billing sessions that were left open." env:"PREVIEWD_PRICE_BUILD_SECOND" placeholder:"MICROS"`
 	PriceStoredGiB   int64 `name:"price-stored-gib" help:"With --fix: the server's price of a GiB of a version's files." env:"PREVIEWD_PRICE_STORED_GIB" placeholder:"MICROS"`
@@ -75,7 +76,7 @@ func (c *doctorCheckCmd) Run(e *env) (err error) {
 		return usageError("--dry-run belongs to --fix")
 	}
 	cfg := c.config()
-	cfg.Artifacts = c.Artifacts
+	cfg.Artifacts, cfg.SecretsKey = c.Artifacts, c.SecretsKey
 	cfg.PriceBuildSecond, cfg.PriceStoredGiB = c.PriceBuildSecond, c.PriceStoredGiB
 	doctor, err := app.OpenDoctor(e.ctx, cfg)
 	if err != nil {

@@ -69,6 +69,7 @@ func (a *API) OpenAPI() ([]byte, error) { return a.api.OpenAPI().YAML() }
 func (a *API) routes(api huma.API) {
 	const (
 		get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
+		put                   = http.MethodPut
 		user                  = httpx.User
 		operator              = httpx.Operator
 	)
@@ -81,6 +82,9 @@ func (a *API) routes(api huma.API) {
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/builds", "list-builds", "List a project's builds, newest first"), a.listBuilds)
 	httpx.Route(api, user, op(get, "/api/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), a.listVersions)
 	httpx.Route(api, user, op(post, "/api/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), a.activateVersion)
+	httpx.Route(api, user, op(get, "/api/projects/{projectId}/env", "list-env", "List the variables of a project's builds, without secrets"), a.listEnv)
+	httpx.Route(api, user, op(put, "/api/projects/{projectId}/env/{name}", "set-env", "Set a variable of a project's builds"), a.setEnv)
+	httpx.Route(api, user, op(del, "/api/projects/{projectId}/env/{name}", "delete-env", "Remove a variable of a project's builds"), a.deleteEnv)
 	httpx.Route(api, user, a.streamOp("/api/projects/{projectId}/events", "stream-project-events", "Follow a project", "the project as it is"), a.streamProject)
 	httpx.Route(api, user, a.streamOp("/api/events", "stream-events", "Follow all your projects", "your newest projects"), a.streamUser)
 	httpx.Route(api, user, a.ticketOp(), a.createTicket)

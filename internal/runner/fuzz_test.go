@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/redact"
 )
 
 var logLine = regexp.MustCompile(`^\[ *\d+\.\d\ds\] `)
@@ -28,20 +29,26 @@ func FuzzLog(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		l := &buildLog{began: time.Now()}
-		l.printf("%s", text)
-		out := l.pending.String()
-		require.True(t, utf8.ValidString(out))
-		require.Len(t, strings.SplitAfter(out, "\n"), strings.Count(text, "\n")+min(1, len(text)-strings.LastIndex(text, "\n")-1)+1)
-		for line := range strings.Lines(out) {
-			require.Regexp(t, logLine, line)
-			require.Less(t, len(line), maxLine+80)
-			for _, r := range strings.TrimSuffix(line, "\n") {
-				require.True(t, r == '\t' || !unicode.IsControl(r), "%U", r)
-				require.False(t, unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029', "%U", r)
-			}
+		for _, hidden := range []*redact.Set{nil, redact.New([]string{"over and over"})} {
+			checkLog(t, &buildLog{began: time.Now(), hidden: hidden}, text)
 		}
 	})
+}
+
+func checkLog(t *testing.T, l *buildLog, text string) {
+	t.Helper()
+	l.printf("%s", text)
+	out := l.pending.String()
+	require.True(t, utf8.ValidString(out))
+	require.Len(t, strings.SplitAfter(out, "\n"), strings.Count(text, "\n")+min(1, len(text)-strings.LastIndex(text, "\n")-1)+1)
+	for line := range strings.Lines(out) {
+		require.Regexp(t, logLine, line)
+		require.Less(t, len(line), maxLine+80)
+		for _, r := range strings.TrimSuffix(line, "\n") {
+			require.True(t, r == '\t' || !unicode.IsControl(r), "%U", r)
+			require.False(t, unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029', "%U", r)
+		}
+	}
 }
 
 // A child's result is in bounds, whatever the child has read.

@@ -59,6 +59,10 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 	}()
 	defer j.clean()
 
+	if j.claim.Refused != nil {
+		return out, &failedError{j.claim.Refused}
+	}
+	j.tellVars()
 	if err := j.start(ctx, previewd.StepPrepare); err != nil {
 		return out, err
 	}
@@ -183,7 +187,7 @@ const maxMessage = 16 << 20
 // runChild has the child work on the tree and takes its result. packages is the
 // folder that holds node_modules, or "".
 func (j *job) runChild(ctx context.Context, packages string) error {
-	request, err := json.Marshal(childRequest{Source: j.source(), Out: j.out(), Packages: packages, Env: j.claim.Env, Overrides: j.claim.Overrides})
+	request, err := json.Marshal(childRequest{Source: j.source(), Out: j.out(), Packages: packages, Env: j.pageEnv(), Overrides: j.claim.Overrides})
 	if err != nil {
 		return err
 	}
@@ -239,6 +243,7 @@ func (j *job) receive(ctx context.Context, r io.Reader) error {
 			j.large = m.Large
 		}
 		if m.Result != nil {
+			m.Result.Failure = j.log.hideIn(m.Result.Failure)
 			j.result = m.Result.checked()
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/redact"
 )
 
 const (
@@ -22,6 +23,7 @@ type buildLog struct {
 	dispatcher previewd.Dispatcher
 	lease      previewd.Lease
 	began      time.Time
+	hidden     *redact.Set // nothing that is stored or shown holds these
 
 	mu      sync.Mutex
 	pending strings.Builder
@@ -38,18 +40,23 @@ func newBuildLog(ctx context.Context, d previewd.Dispatcher, claim *previewd.Cla
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &buildLog{
 		dispatcher: d, lease: claim.Lease, offset: claim.LogOffset, began: time.Now(),
-		stop: stop, done: make(chan struct{}),
+		hidden: hiddenValues(claim), stop: stop, done: make(chan struct{}),
 	}
 	go l.run(ctx)
 	return l
 }
 
-// printf adds a line. Lines of the author's tools may hold anything: control
-// characters go, so that a log cannot drive the terminal that shows it.
+// printf adds a line, without secrets. Lines of the author's tools may hold
+// anything: control characters go, so that a log cannot drive the terminal that
+// shows it.
 func (l *buildLog) printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
+	text := fmt.Sprintf(format, args...)
+	if l.hidden != nil && text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n" // what holds nothing to show is a line all the same
+	}
+	for line := range strings.Lines(l.hide(text)) {
 		line = strings.Map(printable, strings.TrimRight(line, "\r\n"))
 		if len(line) > maxLine {
 			line = fmt.Sprintf("%s… (truncated %d bytes)", strings.ToValidUTF8(line[:maxLine], ""), len(line)-maxLine)

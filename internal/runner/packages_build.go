@@ -69,6 +69,7 @@ type packagesBuild struct {
 	denials denials
 	keep    func() // completes what is kept for later builds
 	notKept bool   // that was tried, in vain
+	keeping bool   // what is being installed is for later builds too
 }
 
 // runPlan has the tree's own code make the site, in a sandbox. The caller closes
@@ -174,13 +175,13 @@ func (p *packagesBuild) command(ctx context.Context, argv []string) (*previewd.F
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	p.log.printf("$ %s", strings.Join(argv, " "))
-	out := &commandOutput{log: p.log, stop: stop}
+	out := newCommandOutput(p.log, stop)
 	patience := cmp.Or(p.with.Idle, 2*time.Minute)
 	idle := time.AfterFunc(patience, func() { stop(errIdle) })
 	defer idle.Stop()
 	out.heard = func() { idle.Reset(patience) }
 	p.denials.onTooMany(func() { stop(errDenied) })
-	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: p.env(), Output: out})
+	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: append(p.env(), p.vars()...), Output: out})
 	out.flush()
 	p.addPackages(packagesOf(p.view.Fetched()))
 	user := func(code, message, hint string) (*previewd.Failure, error) {
@@ -198,7 +199,7 @@ func (p *packagesBuild) command(ctx context.Context, argv []string) (*previewd.F
 	case errors.Is(err, errOutput):
 		return user(previewd.FailOutputLimit, fmt.Sprintf("The command wrote more than %d MB and was stopped.", maxRawLog>>20), "Let it say less.")
 	case errors.Is(err, errDenied):
-		return user(previewd.FailNetworkBlocked, "The build tried again and again to reach "+strings.Join(p.denials.hosts(), ", ")+".", noNetwork)
+		return user(previewd.FailNetworkBlocked, "The build tried again and again to reach "+strings.Join(p.log.hideEach(p.denials.hosts()), ", ")+".", noNetwork)
 	case err != nil:
 		return nil, err
 	case end.Code == 0:
@@ -217,11 +218,11 @@ func (p *packagesBuild) command(ctx context.Context, argv []string) (*previewd.F
 const noNetwork = "Builds reach nothing but the npm registry. Put what is needed into the tree, or have the page load it in the browser."
 
 func (p *packagesBuild) commandEnd(argv []string, code int, output string) commandEnd {
-	e := commandEnd{install: p.step == previewd.StepInstall, plan: p.plan, argv: argv, code: code, output: output, source: p.sourceFile, denied: p.denials.hosts()}
+	e := commandEnd{install: p.step == previewd.StepInstall, plan: p.plan, argv: argv, code: code, output: output, source: p.sourceFile, denied: p.log.hideEach(p.denials.hosts())}
 	for _, r := range p.view.Refused() {
 		switch r.Reason {
 		case "not_found", "blocked", "too_young":
-			e.missing = append(e.missing, strings.TrimPrefix(r.Path, "/"))
+			e.missing = append(e.missing, p.log.hide(strings.TrimPrefix(r.Path, "/")))
 		case "unreachable":
 			e.unreachable = true
 		}

@@ -118,7 +118,9 @@ func (p *packagesBuild) installToKeep(ctx context.Context, want *wanted) (bool, 
 		return false, err
 	}
 	began := time.Now()
+	p.keeping = true
 	failure, err := p.command(ctx, []string{"npm", "ci", "--ignore-scripts"})
+	p.keeping = false
 	if err != nil || failure != nil {
 		return false, err
 	}

@@ -312,7 +312,7 @@ func TestPartOfThePackagesIsNotKept(t *testing.T) {
 func TestManyLinesAreReadInLinearTime(t *testing.T) {
 	t.Parallel()
 	log := &buildLog{}
-	o := &commandOutput{log: log, stop: func(error) {}, heard: func() {}}
+	o := newCommandOutput(log, func(error) {})
 	chunk := bytes.Repeat([]byte("\n"), 1<<20)
 	began := time.Now()
 	for range 16 {

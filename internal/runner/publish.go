@@ -49,10 +49,12 @@ func (j *job) publish(ctx context.Context) (previewd.Digest, error) {
 		j.immutable[name] = true
 	}
 	manifest := previewd.Manifest{Files: make([]previewd.ManifestFile, len(names))}
+	search := j.newSearch()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(4) // syncing waits for the disk, compressing for a CPU
 	for i, name := range names {
 		group.Go(func() (err error) {
+			search.look(groupCtx, root, name)
 			manifest.Files[i], err = j.store(groupCtx, root, name)
 			return err
 		})

@@ -181,6 +181,7 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 	if err != nil {
 		outcome = r.outcomeOf(ctx, j, err)
 	}
+	outcome.Reason, outcome.Failure = j.log.hide(outcome.Reason), j.log.hideIn(outcome.Failure)
 	stop() // ends the heartbeat; the lease holds long enough to finish
 	watching.Wait()
 	if outcome.Kind != "" && fault.Point("runner.built") == nil {
@@ -214,7 +215,7 @@ func (r *Runner) outcomeOf(ctx context.Context, j *job, err error) previewd.Outc
 		out.Failure = failed.Failure
 	default:
 		r.Log.ErrorContext(ctx, "build failed by the infrastructure", telemetry.BuildID, j.claim.BuildID,
-			telemetry.ReferenceID, j.claim.ReferenceID, telemetry.Error, err)
+			telemetry.ReferenceID, j.claim.ReferenceID, telemetry.Error, j.log.hide(err.Error()))
 		out.Failure = &previewd.Failure{
 			Class: previewd.FailureInfra, Code: previewd.FailInfra, Step: j.step,
 			Message: "The server could not run this build. It is not your source's fault.",

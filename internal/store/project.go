@@ -157,12 +157,16 @@ func (db *DB) LockAnyProject(ctx context.Context, id string) (p LockedProject, e
 	return p, err
 }
 
-// DeleteProject makes a project that this transaction has locked a deleted one.
-// Its key goes on naming it; a double click without a key makes a new one.
+// DeleteProject makes a project that this transaction has locked a deleted one,
+// without its variables. Its key goes on naming it; a double click without a key
+// makes a new one.
 func (db *DB) DeleteProject(ctx context.Context, id string, locked LockedProject) error {
 	err := changedOne(db.exec(ctx, `UPDATE worker_projects SET state = 'deleted', deleted_at = $2 WHERE id = $1 AND state = 'active'`,
 		id, micros(db.now)))
 	if err != nil {
+		return err
+	}
+	if _, err := db.exec(ctx, `DELETE FROM worker_env WHERE project_id = $1`, id); err != nil {
 		return err
 	}
 	_, err = db.exec(ctx, `DELETE FROM worker_create_guard WHERE owner_id = $1 AND project_id = $2`, locked.OwnerID, id)

@@ -21,8 +21,12 @@ func (s *Service) ClaimBuild(ctx context.Context, runnerID string, wait time.Dur
 
 func (s *Service) tryClaim(ctx context.Context, runnerID string) (*previewd.Claim, error) {
 	var b *store.Build
+	var env []*store.EnvVar
 	err := s.Store.Tx(ctx, "claim", func(tx *store.DB) (err error) {
 		if b, err = tx.FindRunnableBuild(ctx); err != nil || b == nil {
+			return err
+		}
+		if env, err = tx.ListEnv(ctx, b.ProjectID); err != nil {
 			return err
 		}
 		b.RunnerID = runnerID
@@ -38,9 +42,11 @@ func (s *Service) tryClaim(ctx context.Context, runnerID string) (*previewd.Clai
 	}
 	s.changed(b.ProjectID)
 	meta, err := decodeMetadata(b.Metadata)
+	vars, refused := s.claimEnv(b.ProjectID, env)
 	return &previewd.Claim{
 		Lease:     previewd.Lease{BuildID: b.ID, Epoch: b.Epoch},
 		ProjectID: b.ProjectID, Source: b.Source.Digest, Env: meta.env, Overrides: meta.Build, ReferenceID: b.ReferenceID,
+		Vars: vars, Refused: refused,
 		LogOffset: b.LogBytes, LeaseFor: s.Lease, Timeout: s.Timeouts.Build,
 	}, err
 }

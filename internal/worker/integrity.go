@@ -51,6 +51,11 @@ func (s *Service) CheckAll(ctx context.Context, depth Depth) (*previewd.Integrit
 	if err != nil {
 		return nil, err
 	}
+	secrets, err := s.checkSecrets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	checks = append(checks, secrets...)
 	if depth != Rows {
 		files, err := s.checkFiles(ctx, depth)
 		if err != nil {

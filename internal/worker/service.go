@@ -33,6 +33,7 @@ type Config struct {
 	Retry      func(int) time.Duration   // pause after the nth attempt; default 2^n seconds
 	Lease      time.Duration             // default 30 s
 	Timeouts   Timeouts                  // default DefaultTimeouts
+	SecretsKey SecretsKey                // default: there is none
 }
 
 // Changes carries hints between those who write rows and those who wait for
@@ -132,6 +133,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Timeouts == (Timeouts{}) {
 		cfg.Timeouts = DefaultTimeouts
+	}
+	if cfg.SecretsKey == nil {
+		cfg.SecretsKey = func(bool) ([]byte, error) { return nil, errNoSecretsKey }
 	}
 	templates, err := loadTemplates()
 	return &Service{Config: cfg, templates: templates}, err

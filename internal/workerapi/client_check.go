@@ -142,3 +142,20 @@ func checkOperation(op *previewd.Operation, key string) error {
 func checkIntegrity(found *previewd.Integrity) error {
 	return cmp.Or(isTrue(!found.CheckedAt.IsZero(), "checkedAt is missing"), isTrue(len(found.Checks) > 0, "there are no checks"))
 }
+
+func checkEnv(list []previewd.EnvVar) error {
+	for i := range list {
+		if err := checkEnvVar(&list[i], ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkEnvVar believes no worker that tells a secret: it would be passed on.
+func checkEnvVar(v *previewd.EnvVar, name string) error {
+	return cmp.Or(
+		isTrue(v.Name != "" && (name == "" || v.Name == name), "name is another"),
+		isTrue(!v.Secret || v.Value == nil, "the value of a secret is told"),
+	)
+}

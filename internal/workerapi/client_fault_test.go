@@ -288,6 +288,16 @@ func askDelete(ctx context.Context, w previewd.Worker) error {
 	return w.DeleteProject(ctx, previewd.DeleteProjectRequest{ProjectID: aProject})
 }
 
+func askEnv(ctx context.Context, w previewd.Worker) error {
+	_, err := w.ListEnv(ctx, aProject)
+	return err
+}
+
+func askSetEnv(ctx context.Context, w previewd.Worker) error {
+	_, err := w.SetEnv(ctx, previewd.SetEnvRequest{ProjectID: aProject, Name: "A", Secret: true})
+	return err
+}
+
 func askLog(ctx context.Context, w previewd.Worker) error {
 	_, err := w.ReadLog(ctx, aBuild, 0, 10)
 	return err
@@ -329,6 +339,11 @@ var readingCases = []struct {
 	{"OtherKey", askOperation, object{"idempotencyKey": "another", "operation": "x", "status": 201}, false},
 	{"DeletedWithAPage", askDelete, "<html>", false},
 	{"LogAsJSON", askLog, object{}, false},
+	{"Env", askEnv, object{"variables": []any{object{"name": "A", "value": "a", "secret": false, "scopes": []string{"build"}}, object{"name": "B", "secret": true}}}, true},
+	{"EnvThatTellsASecret", askEnv, object{"variables": []any{object{"name": "B", "value": "hunter2", "secret": true}}}, false},
+	{"EnvWithoutAName", askEnv, object{"variables": []any{object{"secret": true}}}, false},
+	{"Variable", askSetEnv, object{"name": "A", "secret": true}, true},
+	{"OtherVariable", askSetEnv, object{"name": "B", "secret": true}, false},
 }
 
 func TestReadingFromAMisbehavingWorker(t *testing.T) {

@@ -49,6 +49,7 @@ func newService(t *testing.T, db *store.DB) (*worker.Service, artifact.Store) {
 	service, err := worker.New(worker.Config{
 		Store: db, Artifacts: folder, Changes: hub, Log: quiet,
 		PreviewURL: func(label string) string { return "http://" + label + ".preview.test/" },
+		SecretsKey: func(bool) ([]byte, error) { return make([]byte, worker.SecretsKeySize), nil },
 	})
 	require.NoError(t, err)
 	relay := &event.Relay{Feed: db, Hub: hub, Holder: "test", Wake: worker.EventTopic, Grown: worker.FeedTopic}
@@ -89,7 +90,7 @@ func TestContract(t *testing.T) {
 		"Create": (*contract).create, "NextBuild": (*contract).nextBuild, "Cancel": (*contract).cancel,
 		"Delete": (*contract).remove, "Repair": (*contract).repair, "Projects": (*contract).projects, "Wait": (*contract).wait,
 		"Built": (*contract).built, "Events": (*contract).events, "Operations": (*contract).operations,
-		"Integrity": (*contract).integrity, "NotThere": (*contract).notThere, "Invalid": (*contract).invalid,
+		"Integrity": (*contract).integrity, "Env": (*contract).env, "NotThere": (*contract).notThere, "Invalid": (*contract).invalid,
 	}
 	for name, part := range parts {
 		t.Run(name, func(t *testing.T) {
@@ -225,39 +226,6 @@ func (c *contract) cancel() {
 		require.Equal(c.t, previewd.BuildCanceled, build.Status)
 		require.Equal(c.t, previewd.CancelUser, build.CancelReason)
 	}
-}
-
-func (c *contract) repair() {
-	ctx, p := c.t.Context(), c.made()
-	_, err := c.FindFailure(ctx, p.BuildID)
-	c.fails(previewd.CodeNotFailed, err)
-	claim, err := c.service.ClaimBuild(ctx, "runner", 0)
-	require.NoError(c.t, err)
-	_, err = c.service.FinishBuild(ctx, claim.Lease, previewd.Outcome{Kind: previewd.OutcomeFailed, Failure: &previewd.Failure{
-		Class: previewd.FailureUser, Code: previewd.FailBundle, Message: "It does not parse.", File: "index.html", Line: 1,
-	}})
-	require.NoError(c.t, err)
-	c.same(c.FindFailure(ctx, p.BuildID))(c.service.FindFailure(ctx, p.BuildID))
-
-	req := previewd.RepairBuildRequest{
-		BuildID: p.BuildID, TemplateFiles: previewd.Files{"index.html": []byte("mended")}, IdempotencyKey: previewd.NewRequestID(), Caller: caller,
-	}
-	first, err := c.RepairBuild(ctx, req)
-	require.NoError(c.t, err)
-	require.Equal(c.t, p.BuildID, first.Repairs)
-	replay, err := c.RepairBuild(ctx, req)
-	require.NoError(c.t, err)
-	require.Equal(c.t, previewd.ReplayedKey, replay.Replayed)
-	require.Equal(c.t, first.ID, replay.ID)
-	req.IdempotencyKey = previewd.NewRequestID()
-	_, err = c.RepairBuild(ctx, req)
-	c.fails(previewd.CodeBuildOutdated, err)
-	req.TemplateFiles = nil
-	_, err = c.RepairBuild(ctx, req)
-	c.fails(previewd.CodeInvalid, err)
-	req.BuildID = previewd.NewID()
-	_, err = c.FindFailure(ctx, req.BuildID)
-	c.fails(previewd.CodeNotFound, err)
 }
 
 func (c *contract) remove() {

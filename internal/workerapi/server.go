@@ -47,6 +47,7 @@ var description string
 func (s *Server) routes(api huma.API) {
 	const (
 		get, post = http.MethodGet, http.MethodPost
+		put       = http.MethodPut
 		remove    = http.MethodDelete
 		any       = httpx.Anyone
 		read      = httpx.ProjectsRead
@@ -69,6 +70,9 @@ func (s *Server) routes(api huma.API) {
 	httpx.Route(api, read, httpx.LogText(op(get, "/v1/builds/{buildId}/log", "read-build-log", "Read a build's log from a byte offset")), s.readLog)
 	httpx.Route(api, read, op(get, "/v1/projects/{projectId}/versions", "list-versions", "List a project's versions, newest first"), s.listVersions)
 	httpx.Route(api, write, op(post, "/v1/projects/{projectId}/versions/{number}/activate", "activate-version", "Make a version the current one"), s.activateVersion)
+	httpx.Route(api, read, op(get, "/v1/projects/{projectId}/env", "list-env", "List the variables of a project's builds, without secrets"), s.listEnv)
+	httpx.Route(api, write, op(put, "/v1/projects/{projectId}/env/{name}", "set-env", "Set a variable of a project's builds"), s.setEnv)
+	httpx.Route(api, write, op(remove, "/v1/projects/{projectId}/env/{name}", "delete-env", "Remove a variable of a project's builds"), s.deleteEnv)
 	httpx.Route(api, operate, op(get, "/v1/integrity", "check-integrity", "Look whether every promise holds"), s.checkIntegrity)
 	httpx.Route(api, events, s.feed(), s.listEvents)
 	httpx.Route(api, any, op(get, "/v1/templates", "list-templates", "List the built-in templates"), s.listTemplates)
