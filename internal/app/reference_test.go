@@ -30,13 +30,16 @@ func (s *server) refusals(weak string) (list []refusal) {
 	s.t.Helper()
 	for route, scope := range s.apiScopes() {
 		method, path, _ := strings.Cut(route, " ")
-		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1").Replace(path)
+		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1", "{name}", "API_TOKEN").Replace(path)
 		body := ""
 		if method == http.MethodPost {
 			body = `{"userId":"u","templateFiles":{"index.html":"` + secretBody + `"}}`
 			if strings.HasSuffix(path, "/builds") {
 				body = `{"templateFiles":{"index.html":"` + secretBody + `"}}`
 			}
+		}
+		if method == http.MethodPut {
+			body = `{"value":"` + secretBody + `","secret":true}`
 		}
 		add := func(name string, status int, change func(*refusal)) {
 			r := refusal{
@@ -51,7 +54,7 @@ func (s *server) refusals(weak string) (list []refusal) {
 		if scope != previewd.ScopeOperate {
 			add("without the scope", 403, func(r *refusal) { r.header = append(r.header, "Authorization", "Bearer "+weak) })
 		}
-		add("by a wrong method", 405, func(r *refusal) { r.method = "PUT" })
+		add("by a wrong method", 405, func(r *refusal) { r.method = "PATCH" })
 		add("beside the route", 404, func(r *refusal) { r.path = "/v1/nothing" + path })
 		add("with two slashes", 404, func(r *refusal) { r.path = "/" + path })
 		if strings.Contains(route, "{") && body == "" {
@@ -62,6 +65,10 @@ func (s *server) refusals(weak string) (list []refusal) {
 		}
 		add("with no JSON", 400, func(r *refusal) { r.body = secretBody })
 		add("with another media type", 415, func(r *refusal) { r.header = append(r.header, "Content-Type", "text/plain") })
+		if method == http.MethodPut {
+			add("of nobody", 404, func(*refusal) {})
+			continue // safe to repeat without a key
+		}
 		add("with a bad key", 400, func(r *refusal) { r.header = []string{"Idempotency-Key", "x"} })
 	}
 	return list
