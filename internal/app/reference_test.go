@@ -60,11 +60,15 @@ func (s *server) refusals(weak string) (list []refusal) {
 		if strings.Contains(route, "{") && body == "" {
 			add("of nobody", 404, func(*refusal) {})
 		}
-		if !strings.HasPrefix(body, `{`) || strings.HasSuffix(path, "/cancel") || strings.HasSuffix(path, "/activate") || method == http.MethodPut {
+		if !strings.HasPrefix(body, `{`) || strings.HasSuffix(path, "/cancel") || strings.HasSuffix(path, "/activate") {
 			continue
 		}
 		add("with no JSON", 400, func(r *refusal) { r.body = secretBody })
 		add("with another media type", 415, func(r *refusal) { r.header = append(r.header, "Content-Type", "text/plain") })
+		if method == http.MethodPut {
+			add("of nobody", 404, func(*refusal) {})
+			continue // safe to repeat without a key
+		}
 		add("with a bad key", 400, func(r *refusal) { r.header = []string{"Idempotency-Key", "x"} })
 	}
 	return list
