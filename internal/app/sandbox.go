@@ -62,7 +62,7 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return nil, err
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Nodes: toolchain.NewShelf(tools, mirror), Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
 	return s.ready, nil
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/toolchain"
 )
 
 // job is one attempt of one build.
@@ -33,11 +34,12 @@ type job struct {
 	large     string // the last large source file that the child has loaded
 
 	sourceRoot *os.Root
-	box        Box          // that ran the tree's code
-	cache      string       // what of its packages was kept: "hit", "miss", or ""
-	kept       keptPackages // that it reads
-	site       *os.Root     // what it made
-	siteDir    string       // where in the tree that is
+	box        Box                  // that ran the tree's code
+	node       *toolchain.Toolchain // that it ran on, if that is not the server's own
+	cache      string               // what of its packages was kept: "hit", "miss", or ""
+	kept       keptPackages         // that it reads
+	site       *os.Root             // what it made
+	siteDir    string               // where in the tree that is
 }
 
 // failedError is a failure that is the author's to mend.
@@ -107,6 +109,7 @@ func (j *job) clean() {
 	if j.kept.release != nil {
 		j.kept.release()
 	}
+	j.node.Release()
 	os.RemoveAll(j.dir)
 }
 

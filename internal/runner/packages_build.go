@@ -19,6 +19,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/npm"
 	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/toolchain"
 )
 
 // Sandbox is what builds need that run strangers' code.
@@ -26,9 +27,10 @@ type Sandbox struct {
 	// Open starts a box. Level is how well it confines: sandbox.LevelNamespace, say.
 	Open    func(ctx context.Context, cfg sandbox.BoxConfig) (Box, error)
 	Level   string
-	Root    string      // folder of the toolchain, named after what is in it
-	Mirror  *npm.Mirror // the only network that a build has
-	Modules *Modules    // installed packages that were kept
+	Root    string           // folder of the toolchain, named after what is in it
+	Nodes   *toolchain.Shelf // toolchains for trees that want another Node.js; nil for none
+	Mirror  *npm.Mirror      // the only network that a build has
+	Modules *Modules         // installed packages that were kept
 	Limits  sandbox.Limits
 	UID     int           // of the host, for builds of a server that is root
 	Idle    time.Duration // how long a command may say nothing; default 2 min

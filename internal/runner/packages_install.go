@@ -31,11 +31,16 @@ func (p *packagesBuild) install(ctx context.Context) error {
 		return fmt.Errorf("cannot open the source: %w", err)
 	}
 	defer source.Close()
+	if len(p.plan.Install.Argv) > 0 {
+		if err := p.start(ctx, previewd.StepInstall); err != nil {
+			return err
+		}
+	}
+	if err := p.chooseNode(ctx); err != nil {
+		return err
+	}
 	if len(p.plan.Install.Argv) == 0 {
 		return p.open(ctx, source, "")
-	}
-	if err := p.start(ctx, previewd.StepInstall); err != nil {
-		return err
 	}
 	want := p.keepable()
 	if want == nil {

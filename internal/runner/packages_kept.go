@@ -32,6 +32,9 @@ func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 	}
 	modules, info, release, ok := with.Modules.take(want.key)
 	if ok {
+		if j.kept.release != nil {
+			j.kept.release() // those of another Node.js
+		}
 		j.kept = keptPackages{want.key, modules, info.Took, release}
 	}
 	return modules
