@@ -42,8 +42,10 @@ var starts = map[string]start{
 	"vue":     {template: "vue-ts", text: "Get started", browser: true},
 	"svelte":  {template: "svelte-ts", text: "Get started", browser: true},
 	"pnpm":    {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "pnpm@9", "install", "--lockfile-only"}},
-	"yarn":    {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "yarn@1", "install", "--ignore-scripts"}},
-	"bun":     {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "bun@1", "install", "--lockfile-only"}},
+	"yarn": {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "yarn@1", "install", "--ignore-scripts"}, files: map[string]string{
+		"package.json": `{"name":"y","type":"module","private":true,"scripts":{"build":"vite build"},"devDependencies":{"vite":"^6.0.0"}}`,
+	}},
+	"bun": {template: "vanilla", text: "Get started", browser: true, lock: []string{"npx", "-y", "bun@1", "install", "--lockfile-only"}},
 	"eleventy": {text: "Tea", files: map[string]string{
 		"package.json": `{"name":"e","private":true,"scripts":{"build":"eleventy"},"devDependencies":{"@11ty/eleventy":"^3.0.0"}}`,
 		"index.md":     "# Tea\n",

@@ -118,3 +118,20 @@ func wait(ctx context.Context, load func() error) error {
 		return context.Cause(ctx)
 	}
 }
+
+// Newest returns the newest of these releases of a version: an exact one, a major
+// or minor one, or any.
+func Newest(list []Release, version string) (newest Release, ok bool) {
+	for _, r := range list {
+		if r.Version == version {
+			return r, true
+		}
+		if isPrerelease(r.Version) || version != "" && !strings.HasPrefix(r.Version, version+".") {
+			continue
+		}
+		if !ok || compareVersions(r.Version, newest.Version) > 0 {
+			newest, ok = r, true
+		}
+	}
+	return newest, ok
+}

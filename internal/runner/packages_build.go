@@ -237,10 +237,15 @@ func (p *packagesBuild) sourceFile(name string) (string, bool) {
 
 // argv has npm fetch the package manager that the tree wants, if it is another.
 func (p *packagesBuild) argv(argv []string) []string {
-	m := p.plan.PackageManager
-	if argv[0] == "npm" || argv[0] != m.Name {
+	if argv[0] == "npm" || argv[0] != p.plan.PackageManager.Name {
 		return argv
 	}
+	return append([]string{"npm", "exec", "--yes", "--package=" + p.managerSpec(), "--"}, argv...)
+}
+
+// managerSpec is the package of the package manager that the tree wants.
+func (p *packagesBuild) managerSpec() string {
+	m := p.plan.PackageManager
 	spec := m.Name + "@" + m.Version
 	switch {
 	case m.Version == "" && m.Name == "yarn" && m.Variant == "classic":
@@ -248,7 +253,7 @@ func (p *packagesBuild) argv(argv []string) []string {
 	case m.Name == "yarn" && m.Variant == "berry":
 		spec = "@yarnpkg/cli-dist@" + m.Version
 	}
-	return append([]string{"npm", "exec", "--yes", "--package=" + strings.TrimSuffix(spec, "@"), "--"}, argv...)
+	return strings.TrimSuffix(spec, "@")
 }
 
 // env is all that commands see of an environment.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"time"
 
 	"github.com/previewd/previewd"
 )
@@ -15,19 +14,20 @@ import (
 // stay where they are until it is over.
 type keptPackages struct {
 	key, modules string
-	took         time.Duration // to install
+	info         modulesInfo
 	release      func()
 }
 
 // useKept notes that the build uses them; what it has installed itself is no hit.
 func (j *job) useKept() {
 	j.cache = cmp.Or(j.cache, "hit")
-	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.took.Seconds())
+	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.info.Took.Seconds())
 }
 
 // takeKept returns the node_modules of what was installed before; "" when it was not.
 func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 	if j.kept.key == want.key {
+		want.scripts = j.kept.info.Scripts
 		return j.kept.modules
 	}
 	modules, info, release, ok := with.Modules.take(want.key)
@@ -35,7 +35,8 @@ func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 		if j.kept.release != nil {
 			j.kept.release() // those of another Node.js
 		}
-		j.kept = keptPackages{want.key, modules, info.Took, release}
+		j.kept = keptPackages{want.key, modules, info, release}
+		want.scripts = info.Scripts
 	}
 	return modules
 }
@@ -56,7 +57,7 @@ func (j *job) findKept(ctx context.Context) (modules string) {
 		if err != nil {
 			return "" // who needs it asks again
 		}
-		if want := j.locked(with, lockfile); want != nil {
+		if want := j.locked(with, npmKeeper, lockfile); want != nil {
 			return j.takeKept(with, want)
 		}
 		return ""
@@ -86,7 +87,7 @@ func (p *packagesBuild) bundle(ctx context.Context) (done bool, err error) {
 	if !p.plan.Bundle.OK || p.result.Aside != "" {
 		return false, nil
 	}
-	want := p.keepable()
+	want := p.keepable(ctx)
 	if want == nil {
 		p.result.Aside = "its packages are not the same wherever they are installed"
 		return false, nil

@@ -154,7 +154,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
 		defer root.Close()
-		keep, err := m.copy(t.Context(), root, key, time.Second)
+		_, keep, err := m.copy(t.Context(), root, key, time.Second)
 		require.NoError(t, err)
 		require.NoError(t, keep())
 	}
@@ -192,7 +192,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		require.NoError(t, make(dir))
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
-		_, err = m.copy(t.Context(), root, "odd", time.Second)
+		_, _, err = m.copy(t.Context(), root, "odd", time.Second)
 		root.Close()
 		require.ErrorIs(t, err, errOddModules, name)
 	}

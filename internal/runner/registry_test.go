@@ -45,6 +45,7 @@ fs.writeFileSync('dist/index.html', '<h1>by vite</h1>');
 		map[string]any{"type": "module", "exports": "./index.js"},
 		map[string]string{"index.js": `import leaf from "./leaf.js"; export const tea = "green " + leaf`, "leaf.js": `export default "leaf"`},
 	},
+	"pnpm": {map[string]any{"bin": map[string]any{"pnpm": "bin.js"}}, map[string]string{"bin.js": fakeManager}},
 	"native": {
 		map[string]any{"scripts": map[string]any{"install": "node make.js"}},
 		map[string]string{"make.js": `require('fs').writeFileSync(__dirname + '/made.txt', 'made')`},
