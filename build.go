@@ -17,6 +17,7 @@ type Build struct {
 	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox" doc:"What built it."`
 	Reason     string      `json:"runnerReason,omitempty" doc:"Why this runner took the tree."`
 	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock,namespace" doc:"How the build was confined."`
+	Cache      string      `json:"cache,omitempty" enum:"hit,miss" doc:"Whether its packages were installed before; absent when it has none that are kept."`
 	Failure    *Failure    `json:"failure,omitempty"`
 	Version    int64       `json:"version,omitempty" doc:"Number of the version that the build made."`
 	PreviewURL string      `json:"previewUrl" doc:"Shows this build for ever."`

@@ -77,7 +77,8 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 	manifest, err := j.publish(ctx)
 	return previewd.Outcome{
 		Kind: previewd.OutcomeCompleted, Manifest: manifest,
-		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache,
+		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation,
+		Cache: j.cache, CacheSaved: j.saved(),
 	}, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"github.com/previewd/previewd"
 )
@@ -22,6 +23,14 @@ type keptPackages struct {
 func (j *job) useKept() {
 	j.cache = cmp.Or(j.cache, "hit")
 	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.info.Took.Seconds())
+}
+
+// saved is how long the packages took to install that an earlier build has installed.
+func (j *job) saved() time.Duration {
+	if j.cache != "hit" {
+		return 0
+	}
+	return j.kept.info.Took
 }
 
 // takeKept returns the node_modules of what was installed before; "" when it was not.

@@ -106,6 +106,8 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	second := b.build(tree)
 	require.Equal(t, map[string]string{"index.html": "<h1>coffee!</h1>"}, b.site(second))
 	require.Equal(t, "hit", second.Cache)
+	require.Zero(t, first.CacheSaved)
+	require.Positive(t, second.CacheSaved)
 	require.Contains(t, b.text(), "as they were installed before")
 
 	// Scripts ran in both builds, and left nothing in what is kept.
