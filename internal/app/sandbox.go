@@ -61,8 +61,12 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	caches, err := runner.NewCaches(filepath.Join(cfg.Data, "caches"), 200<<20, 2<<30)
+	if err != nil {
+		return nil, err
+	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Nodes: toolchain.NewShelf(tools, mirror), Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Nodes: toolchain.NewShelf(tools, mirror), Mirror: mirror, Caches: caches, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
 	return s.ready, nil
 }
 

@@ -34,12 +34,13 @@ type job struct {
 	large     string // the last large source file that the child has loaded
 
 	sourceRoot *os.Root
-	box        Box                  // that ran the tree's code
-	node       *toolchain.Toolchain // that it ran on, if that is not the server's own
-	cache      string               // what of its packages was kept: "hit", "miss", or ""
-	kept       keptPackages         // that it reads
-	site       *os.Root             // what it made
-	siteDir    string               // where in the tree that is
+	box        Box                   // that ran the tree's code
+	node       *toolchain.Toolchain  // that it ran on, if that is not the server's own
+	cache      string                // what of its packages was kept: "hit", "miss", or ""
+	kept       keptPackages          // that it reads
+	site       *os.Root              // what it made
+	siteDir    string                // where in the tree that is
+	remember   func(context.Context) // keeps what its tools remember, once the site is published; may be nil
 }
 
 // failedError is a failure that is the author's to mend.
@@ -75,6 +76,9 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 		return out, err
 	}
 	manifest, err := j.publish(ctx)
+	if err == nil && j.remember != nil {
+		j.remember(ctx)
+	}
 	return previewd.Outcome{
 		Kind: previewd.OutcomeCompleted, Manifest: manifest,
 		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation,

@@ -30,6 +30,7 @@ type Sandbox struct {
 	Root    string           // folder of the toolchain, named after what is in it
 	Nodes   *toolchain.Shelf // toolchains for trees that want another Node.js; nil for none
 	Mirror  *npm.Mirror      // the only network that a build has
+	Caches  *Caches          // what build tools keep for a project's next build; nil for nothing
 	Modules *Modules         // installed packages that were kept
 	Limits  sandbox.Limits
 	UID     int           // of the host, for builds of a server that is root
@@ -99,8 +100,8 @@ func (j *job) runPlan(ctx context.Context) error {
 	if err := j.start(ctx, previewd.StepBuild); err != nil {
 		return err
 	}
-	if failure, err := p.command(ctx, p.plan.Build.Argv); err != nil || failure != nil {
-		return errors.Join(err, asFailed(failure))
+	if err := p.makeSite(ctx); err != nil {
+		return err
 	}
 	return p.findSite()
 }
