@@ -114,6 +114,8 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	require.Equal(t, "hit", second.Cache)
 	require.Len(t, second.Packages, 2, "what is kept knows what it is of")
 	require.True(t, second.Packages[0].Cached)
+	require.Zero(t, first.CacheSaved)
+	require.Positive(t, second.CacheSaved)
 	require.Contains(t, b.text(), "as they were installed before")
 
 	// Scripts ran in both builds, and left nothing in what is kept.
@@ -162,7 +164,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
 		defer root.Close()
-		keep, err := m.copy(t.Context(), root, key, modulesInfo{Took: time.Second})
+		_, keep, err := m.copy(t.Context(), root, key, modulesInfo{Took: time.Second})
 		require.NoError(t, err)
 		require.NoError(t, keep())
 	}
@@ -209,7 +211,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		require.NoError(t, make(dir))
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
-		_, err = m.copy(t.Context(), root, "odd", modulesInfo{Took: time.Second})
+		_, _, err = m.copy(t.Context(), root, "odd", modulesInfo{Took: time.Second})
 		root.Close()
 		require.ErrorIs(t, err, errOddModules, name)
 	}
