@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/httpx":     {"", "internal/fault", "internal/telemetry"},
 	"internal/store":     {"", "internal/fault"},
 	"internal/runner":    {"", "internal/artifact", "internal/detect", "internal/fault", "internal/npm", "internal/redact", "internal/sandbox", "internal/telemetry"},
-	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/fault", "internal/telemetry"},
+	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/detect", "internal/fault", "internal/telemetry"},
 	"internal/webhook":   {"", "internal/store", "internal/telemetry"},
 	"internal/workerapi": {"", "client", "internal/httpx", "internal/telemetry"},
 	"internal/gateway":   {"", "internal/store", "internal/fault", "internal/httpx", "internal/telemetry", "internal/webhook"},

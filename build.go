@@ -16,8 +16,9 @@ type Build struct {
 	Source     Source      `json:"source"`
 	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox" doc:"What built it."`
 	Reason     string      `json:"runnerReason,omitempty" doc:"Why this runner took the tree."`
-	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock,namespace" doc:"How the build was confined."`
+	Isolation  string      `json:"isolation,omitempty" enum:"none,process,process+landlock,namespace" doc:"How the build was confined; none: its commands ran as processes of the server's machine."`
 	Failure    *Failure    `json:"failure,omitempty"`
+	Packages   int         `json:"packages,omitempty" doc:"How many npm packages it was made with; its packages route lists them."`
 	Version    int64       `json:"version,omitempty" doc:"Number of the version that the build made."`
 	PreviewURL string      `json:"previewUrl" doc:"Shows this build for ever."`
 	// ReferenceID is minted with the build and repeated by every answer about it.
@@ -28,6 +29,7 @@ type Build struct {
 	EstimatedCompletionTimeP90 *time.Time   `json:"estimatedCompletionTimeP90,omitempty" doc:"When nine of ten such builds are over (p90)."`
 	CancelReason               CancelReason `json:"cancelReason,omitempty"`
 	SupersededBy               string       `json:"supersededBy,omitempty" doc:"The newer build that took this one's place."`
+	Repairs                    string       `json:"repairs,omitempty" doc:"The failed build that this one repairs."`
 	QueuedAt                   time.Time    `json:"queuedAt"`
 	StartedAt                  *time.Time   `json:"startedAt,omitempty"`
 	FinishedAt                 *time.Time   `json:"finishedAt,omitempty"`

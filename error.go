@@ -25,6 +25,8 @@ const (
 	CodeClientIDNotAllowed Code = "client_id_not_allowed"
 	CodeIDTaken            Code = "project_id_taken"
 	CodeBuildActive        Code = "build_active"
+	CodeNotFailed          Code = "build_not_failed"
+	CodeBuildOutdated      Code = "build_outdated"
 	CodeQueueFull          Code = "queue_full"
 	CodeNameTaken          Code = "name_taken"
 	CodeQuotaExceeded      Code = "quota_exceeded"
@@ -37,6 +39,7 @@ const (
 	CodeBuildCanceling     Code = "build_canceling"
 	CodeBuildFinished      Code = "build_finished"
 	CodeOffsetMismatch     Code = "offset_mismatch"
+	CodeDiskFull           Code = "disk_full"
 	CodeUnavailable        Code = "unavailable"
 	CodeInternal           Code = "internal"
 )

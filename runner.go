@@ -77,4 +77,5 @@ type Outcome struct {
 	Reason    string   // why that runner
 	Cache     string   // what it found cached, for estimates; "" when it keeps no cache
 	Isolation string
+	Packages  []Package // that it was made with; each once
 }

@@ -14,7 +14,21 @@ type Worker interface {
 	VersionKeeper
 	Inspector
 	EventReader
+	Repairer
 	EnvKeeper
+}
+
+// Repairer helps to mend builds that have failed.
+type Repairer interface {
+	// FindFailure returns what mending a failed build takes. It returns
+	// CodeNotFound when there is no such build, and CodeNotFailed when it has not
+	// failed.
+	FindFailure(ctx context.Context, buildID string) (*FailurePacket, error)
+	// RepairBuild creates the next build of a failed build's project, from the
+	// failed build's tree with changes. Beside what CreateBuild returns it returns
+	// CodeNotFailed, and CodeBuildOutdated when the project has a newer build: what
+	// that one was made of must not be lost.
+	RepairBuild(ctx context.Context, req RepairBuildRequest) (*Build, error)
 }
 
 // EventReader reads the feed.
@@ -73,6 +87,9 @@ type Reader interface {
 	FindBuild(ctx context.Context, id string, wait time.Duration) (*Build, error)
 	// ListTemplates returns the built-in templates by name.
 	ListTemplates(ctx context.Context) ([]Template, error)
+	// ListPackages returns the npm packages that a build was made with, so far none
+	// while it runs. It returns CodeNotFound when there is no such build.
+	ListPackages(ctx context.Context, buildID string) (*PackageList, error)
 	// ReadLog returns the build's log from a byte offset, at most limit bytes;
 	// 0 means as many as fit.
 	ReadLog(ctx context.Context, buildID string, offset int64, limit int) (*LogChunk, error)

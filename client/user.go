@@ -57,6 +57,18 @@ func (u *User) CreateBuild(ctx context.Context, projectID string, b NewBuild) (*
 	return u.create(ctx, "/api/projects/"+url.PathEscape(projectID)+"/builds", b.IdempotencyKey, b)
 }
 
+// Failure returns what mending a failed build takes.
+func (u *User) Failure(ctx context.Context, buildID string) (*previewd.FailurePacket, error) {
+	var p previewd.FailurePacket
+	return &p, u.get(ctx, "/api/builds/"+url.PathEscape(buildID)+"/failure", nil, &p)
+}
+
+// RepairBuild creates the next build of a failed build's project from its tree,
+// with changes; as CreateProject.
+func (u *User) RepairBuild(ctx context.Context, req previewd.RepairBuildRequest) (*previewd.AppCreation, error) {
+	return u.create(ctx, "/api/builds/"+url.PathEscape(req.BuildID)+"/repair", req.IdempotencyKey, req)
+}
+
 func (u *User) create(ctx context.Context, path, key string, in any) (*previewd.AppCreation, error) {
 	var made previewd.AppCreation
 	err := u.c.do(ctx, request{method: http.MethodPost, path: path, key: keyOr(key), in: in, out: &made, replay: &made.Replay})

@@ -34,6 +34,24 @@ func (c *Client) CreateBuild(ctx context.Context, req previewd.CreateBuildReques
 	return &build, err
 }
 
+// FindFailure returns what mending a failed build takes.
+func (c *Client) FindFailure(ctx context.Context, buildID string) (*previewd.FailurePacket, error) {
+	var packet previewd.FailurePacket
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(buildID) + "/failure", out: &packet})
+	return &packet, err
+}
+
+// RepairBuild creates the next build of a failed build's project from its tree,
+// with changes. Without an IdempotencyKey it makes one for this call.
+func (c *Client) RepairBuild(ctx context.Context, req previewd.RepairBuildRequest) (*previewd.Build, error) {
+	var build previewd.Build
+	err := c.do(ctx, request{
+		method: http.MethodPost, path: "/v1/builds/" + url.PathEscape(req.BuildID) + "/repair",
+		key: keyOr(req.IdempotencyKey), in: req, out: &build, replay: &build.Replay,
+	})
+	return &build, err
+}
+
 // CancelBuild ends a build. It is safe to repeat by its nature.
 func (c *Client) CancelBuild(ctx context.Context, req previewd.CancelBuildRequest) (*previewd.Build, error) {
 	var build previewd.Build
@@ -181,6 +199,13 @@ func (c *Client) ActivateVersion(ctx context.Context, req previewd.ActivateVersi
 		key:    previewd.NewRequestID(), out: &version,
 	})
 	return &version, err
+}
+
+// ListPackages returns the npm packages that a build was made with.
+func (c *Client) ListPackages(ctx context.Context, buildID string) (*previewd.PackageList, error) {
+	var list previewd.PackageList
+	err := c.do(ctx, request{method: http.MethodGet, path: "/v1/builds/" + url.PathEscape(buildID) + "/packages", out: &list})
+	return &list, err
 }
 
 // ReadLog returns a build's log from a byte offset.

@@ -145,6 +145,20 @@ func npmIn(dir string, argv ...string) (out []byte, err error) {
 	return cmd.CombinedOutput()
 }
 
+// treeOf reads a folder.
+func treeOf(tb testing.TB, dir string) previewd.Files {
+	tb.Helper()
+	files := previewd.Files{}
+	require.NoError(tb, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		files[name], err = os.ReadFile(filepath.Join(dir, name))
+		return err
+	}))
+	return files
+}
+
 // inSandbox is metadata that has the tree's own build run.
 var inSandbox = map[string]any{"build": map[string]any{"runner": previewd.RunnerSandbox}}
 
@@ -152,14 +166,7 @@ var inSandbox = map[string]any{"build": map[string]any{"runner": previewd.Runner
 // runner took it.
 func buildTree(t testing.TB, addr, dir, runner string, metadata map[string]any) *previewd.Build {
 	t.Helper()
-	files := previewd.Files{}
-	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		files[name], err = os.ReadFile(filepath.Join(dir, name))
-		return err
-	}))
+	files := treeOf(t, dir)
 	c := clientOf(t, addr)
 	made, err := c.CreatePreview(t.Context(), previewd.CreatePreviewRequest{UserID: "matrix", TemplateFiles: files, Metadata: metadata, IdempotencyKey: previewd.NewRequestID()})
 	require.NoError(t, err)

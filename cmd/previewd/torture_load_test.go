@@ -112,12 +112,13 @@ func (c *torture) clients(addrs ...string) *clients {
 type load struct {
 	*torture
 	clients *clients
-	rate    int            // creates a second
-	most    int            // intents under way; more would only queue
-	builds  bool           // and not creates alone
-	files   previewd.Files // of all projects; default several small ones
-	name    string         // begins the names of intents
-	made    int            // by createSome
+	rate    int              // creates a second
+	most    int              // intents under way; more would only queue
+	builds  bool             // and not creates alone
+	files   previewd.Files   // of all projects; default several small ones
+	mix     []previewd.Files // of one after another, instead
+	name    string           // begins the names of intents
+	made    int              // by createSome
 	stop    context.CancelFunc
 	pending sync.WaitGroup
 	ahead   atomic.Int64 // builds that waited at the last create
@@ -250,6 +251,8 @@ func (l *load) create(random *rand.Rand, i int) *previewd.Preview {
 	prompt := fmt.Sprintf("%s-%06d", l.name, i)
 	req := previewd.CreatePreviewRequest{UserID: fmt.Sprintf("user-%d", i%7), Prompt: prompt, Metadata: loadTrees[i%len(loadTrees)]}
 	switch {
+	case len(l.mix) > 0:
+		req.Metadata, req.TemplateFiles = nil, l.mix[i%len(l.mix)]
 	case l.files != nil:
 		req.Metadata, req.TemplateFiles = nil, l.files
 	case req.Metadata == nil:

@@ -18,7 +18,11 @@ import (
 	"github.com/previewd/previewd/internal/testkit"
 )
 
-var sandboxKills = flag.Int("sandbox-kills", 1, "how often TestKilledSandboxLeavesNothing kills a server whose builds run code, per engine")
+var (
+	sandboxKills = flag.Int("sandbox-kills", 1, "how often TestKilledSandboxLeavesNothing kills a server whose builds run code, per engine")
+	mixed        = flag.Int("mixed", 0, "how many builds of all kinds TestKilledSandboxLeavesNothing makes instead, per engine")
+	mixedEvery   = flag.Duration("mixed-every", 10*time.Second, "how often it kills the server then")
+)
 
 // codeTree is made by its own code, which starts processes that would stay, and
 // takes a while.
@@ -33,7 +37,8 @@ setTimeout(() => { fs.mkdirSync('dist'); fs.writeFileSync('dist/index.html', '<h
 }
 
 // A server that is killed while strangers' commands run leaves no process, no
-// control group with one, no mount and no file of them, and all is built.
+// control group with one, no mount and no file of them, and all is built. With
+// -mixed there are builds of all kinds, and it is killed all the time.
 func TestKilledSandboxLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED with -short: it lays a toolchain out for each server")
@@ -42,32 +47,72 @@ func TestKilledSandboxLeavesNothing(t *testing.T) {
 	if out, err := probe.CombinedOutput(); err != nil {
 		t.Skipf("SKIPPED: no sandbox here: %s", out)
 	}
+	flags, more := []string{"--builds", "2"}, []kind(nil)
+	if *mixed > 0 {
+		registry, pack := fetchStarts(t)
+		flags, more = []string{"--builds", "4", "--npm-registry", registry}, mixedKinds(t, pack)
+	}
 	onEachEngine(t, func(c *torture) {
 		mark := strconv.Itoa(100_000 + c.random.IntN(800_000)) // seconds of sleep that nobody else has
-		n := c.addNode([]string{"--builds", "2"})
+		n := c.addNode(flags)
 		n.env = []string{"PATH=" + os.Getenv("PATH")}
-		n.start("")
-		clients := &load{torture: c, clients: c.clients(), name: "code", files: codeTree(mark)}
-		running := func() bool { return len(commandsWith(c, mark)) > 0 }
-		for range *sandboxKills {
-			clients.createSome(4)
-			n.waitUntil("strangers' commands run", 60*time.Second, running)
-			time.Sleep(time.Duration(c.random.Int64N(int64(900 * time.Millisecond))))
-			n.kill()
-			n.waitUntil("they are gone", 5*time.Second, func() bool { return !running() && len(boxesLeft(c)) == 0 })
-			n.start("")
-			c.quiet()
+		kinds := append([]kind{{codeTree(mark), previewd.BuildCompleted}}, more...)
+		clients := &load{torture: c, clients: c.clients(), name: "code"}
+		for _, k := range kinds {
+			clients.mix = append(clients.mix, k.files)
 		}
-		require.False(c, running())
+		n.start("")
+		dead := n.breakSandboxes(clients, func() bool { return len(commandsWith(c, mark)) > 0 })
+		n.sweepGroups(clients, dead)
+		require.Empty(c, commandsWith(c, mark))
 		require.Empty(c, boxesLeft(c))
 		n.requireNoWork()
 		rows := c.check()
-		c.mayFail(rows)
+		n.requireOnlyCaches()
+		n.requireSound()
+		ends := map[previewd.BuildStatus]int{}
 		for _, b := range rows {
-			require.Equal(c, previewd.BuildCompleted, b.status, "%+v", *b)
+			number, err := strconv.Atoi(b.prompt[strings.LastIndexByte(b.prompt, '-')+1:])
+			require.NoError(c, err)
+			ends[b.status]++
+			require.Equal(c, kinds[number%len(kinds)].ends, b.status, "%+v", *b)
+			require.Contains(c, []string{"", string(previewd.FailureUser)}, b.class, "%+v", *b)
 		}
-		c.Logf("killed %d servers while strangers' commands ran, %d builds", *sandboxKills, len(rows))
+		c.Logf("killed %d servers while builds ran, %d builds %v", len(dead), len(rows), ends)
 	})
+}
+
+// breakSandboxes has clients make projects and kills the server in the middle, again
+// and again. It returns the processes that are dead.
+func (n *node) breakSandboxes(clients *load, running func() bool) (dead []int) {
+	n.Helper()
+	kill := func() {
+		dead = append(dead, n.server.Process.Pid)
+		n.kill()
+		n.waitUntil("what it has run is gone", 5*time.Second, func() bool {
+			return !running() && len(boxesLeft(n.torture)) == 0 && len(n.working()) == 0
+		})
+		n.start("")
+	}
+	if *mixed > 0 {
+		clients.createSome(*mixed)
+		for every := time.NewTicker(*mixedEvery); n.count(waiting) > 0; {
+			select {
+			case <-every.C:
+				kill()
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		return dead
+	}
+	for range *sandboxKills {
+		clients.createSome(4)
+		n.waitUntil("strangers' commands run", 60*time.Second, running)
+		time.Sleep(time.Duration(n.random.Int64N(int64(900 * time.Millisecond))))
+		kill()
+		n.quiet()
+	}
+	return dead
 }
 
 // commandsWith lists this machine's processes that have an argument.
@@ -93,16 +138,25 @@ func boxesLeft(c *torture) (left []string) {
 	if strings.Contains(string(mounts), " scratch ") {
 		left = append(left, "a mount")
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/pids/previewd-*/cgroup.procs")
-	require.NoError(c, err)
-	for _, path := range groups {
-		owner := strings.Split(filepath.Base(filepath.Dir(path)), "-")[1]
+	for _, dir := range groupsOf(c, "*") {
+		owner := strings.Split(filepath.Base(dir), "-")[1]
 		if _, err := os.Stat("/proc/" + owner); err == nil {
 			continue // another test's
 		}
-		if processes, err := os.ReadFile(path); err == nil && len(processes) > 0 {
-			left = append(left, path)
+		if processes, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil && len(processes) > 0 {
+			left = append(left, dir)
 		}
 	}
 	return left
+}
+
+// groupsOf lists the control groups that a server's boxes have, of either version.
+func groupsOf(c *torture, pid string) (dirs []string) {
+	c.Helper()
+	for _, above := range []string{"", "*/", "*/*/", "*/*/*/"} {
+		found, err := filepath.Glob("/sys/fs/cgroup/" + above + "previewd-" + pid + "-*")
+		require.NoError(c, err)
+		dirs = append(dirs, found...)
+	}
+	return dirs
 }

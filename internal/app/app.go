@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -126,6 +127,8 @@ type builder struct {
 	hub      *event.Hub
 	callers  httpx.Callers
 	previews *preview.Server
+	boxes    *sandboxes
+	disk     *disk
 }
 
 // run adds what runs for as long as the server does.
@@ -138,10 +141,13 @@ func (b *builder) worker() error {
 	if err != nil {
 		return err
 	}
+	b.boxes = newSandboxes(b)
+	b.disk = &disk{folders: []string{cfg.Data, cfg.ArtifactsPath()}, least: cmp.Or(cfg.MinFree, 256) << 20, shrink: b.boxes.shrink, log: b.log, free: freeOn}
 	b.Worker, err = worker.New(worker.Config{
 		Store: b.Store, Artifacts: artifacts, Changes: b.hub, Log: b.log, PreviewURL: cfg.PreviewURL,
 		Switched: func(projectID string) { b.switched(projectID) },
 		Deleted:  func(projectID string) { b.deleted(projectID) },
+		Room:     b.disk.room,
 		Queue:    &store.QueueLimits{Owner: cfg.QueuePerUser, Total: cfg.QueueTotal},
 		Lease:    cfg.Lease, Timeouts: b.timeouts(), SecretsKey: (&secretsKey{cfg: cfg, log: b.log}).get,
 	})
@@ -183,13 +189,15 @@ func (b *builder) deleted(projectID string) {
 }
 
 func (b *builder) runner(artifacts artifact.Store) error {
-	boxes := &sandboxes{builder: b, turn: make(chan struct{}, 1)}
 	r, err := runner.New(runner.Config{
 		Dispatcher: b.Worker, Artifacts: artifacts, ID: b.runnerID, WorkDir: b.Config.WorkPath(),
-		Executable: b.opts.Executable, Sandbox: boxes.get, Slots: max(b.Config.Builds, 0), Log: b.log,
+		Executable: b.opts.Executable, Sandbox: b.boxes.get, Room: b.disk.makeRoom, Slots: max(b.Config.Builds, 0), Log: b.log,
 	})
 	if err != nil {
 		return err
+	}
+	if b.Config.UnsafeNoSandbox {
+		b.log.Warn("--unsafe-no-sandbox: commands of trees can do all that this machine's user can")
 	}
 	b.recover = func(ctx context.Context) error { return b.Worker.Recover(ctx, b.runnerID) }
 	if b.Config.Builds >= 0 {

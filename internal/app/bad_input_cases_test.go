@@ -89,8 +89,10 @@ func newBadInput(s *server) *badInput {
 		"projectId": p.ProjectID, "buildId": p.BuildID, "number": "1", "wait": "1s", "after": "1", "log": "true", "offset": "1", "limit": "10",
 		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "createdBy": "local", "list-projects.after": p.ProjectID, "delete-project.projectId": doomed.ProjectID, "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
 		"body.userId": `"u"`, "body.projectId": `""`, "body.prompt": `"p"`, "body.templateFiles": `{"index.html":"y"}`, "body.metadata": `{"a":1}`, "body.policy": `"supersede"`,
-		"name": "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "true", "body.scopes": `["install","build"]`,
+		"body.remove": `["index.html"]`,
+		"name":        "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "true", "body.scopes": `["install","build"]`,
 	}
+	b.baseline = map[string]int{"get-failure": http.StatusConflict, "repair-build": http.StatusConflict} // it has not failed
 	b.readDescription()
 	return b
 }

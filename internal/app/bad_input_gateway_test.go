@@ -71,11 +71,12 @@ func (f *front) newBadInput(shell *testkit.Shell) *badInput {
 		"wait": "1s", "after": "1", "offset": "1", "limit": "10", "cursor": project.Project.ID, "list-builds.cursor": "2", "list-versions.cursor": "2", "state": "confirmed",
 		"status": "pending", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1", "ticket": "x",
 		"body.name": `"Tea"`, "update-project.body.name": `"Mine"`, "body.prompt": `"p"`, "body.template": `"landing"`, "body.templateFiles": `{"index.html":"y"}`, "body.metadata": `{"a":1}`,
-		"body.policy": `"supersede"`, "body.url": `"` + f.hookTo + `/x"`, "body.types": `["build.*"]`, "body.description": `"d"`, "body.active": "true",
+		"body.remove": `["index.html"]`, "body.policy": `"supersede"`, "body.url": `"` + f.hookTo + `/x"`, "body.types": `["build.*"]`, "body.description": `"d"`, "body.active": "true",
 		"name": "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "true", "body.scopes": `["install","build"]`,
 		"body.kind": `"user"`, "body.subject": `"nobody"`, "body.reason": `"r"`,
 	}
 	b.baseline = map[string]int{
+		"get-failure": http.StatusConflict, "repair-build": http.StatusConflict, // it has not failed
 		"cancel-intent": http.StatusConflict, "retry-intent": http.StatusConflict, "create-project": http.StatusConflict, // names, once each
 		"delete-project": http.StatusNotFound, "create-webhook": http.StatusConflict, "create-admin-webhook": http.StatusConflict, // twenty
 	}

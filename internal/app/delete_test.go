@@ -57,9 +57,11 @@ func TestDeletedProjectIsShownNowhere(t *testing.T) {
 			require.Less(t, time.Since(deleted), 5*time.Second)
 			status, _, _ = s.call(http.MethodGet, "/v1/builds/"+p.BuildID+"/events", "")
 			require.Equal(t, http.StatusNotFound, status)
-			page, err := s.client().ListEvents(t.Context(), previewd.EventFilter{Limit: 500})
-			require.NoError(t, err)
-			require.GreaterOrEqual(t, len(page.Events), 5, "the feed remembers")
+			testkit.Eventually(t, "the feed remembers", func() bool {
+				page, err := s.client().ListEvents(t.Context(), previewd.EventFilter{Limit: 500})
+				require.NoError(t, err)
+				return len(page.Events) >= 5
+			})
 		})
 	}
 }

@@ -31,6 +31,7 @@ func rows(hook string) []row {
 		{"list-projects", "", 200}, {"get-project", "", 200}, {"update-project", `{"name":"Another"}`, 200}, {"list-builds", "", 200},
 		{"list-versions", "", 200}, {"activate-version", "", 200}, {"stream-project-events", "", 200}, {"stream-events", "", 200},
 		{"create-stream-ticket", "", 201}, {"get-build", "", 200}, {"read-build-log", "", 200}, {"cancel-build", "", 200},
+		{"list-packages", "", 200}, {"get-failure", "", 409}, {"repair-build", files, 409},
 		{"get-intent", "", 200}, {"cancel-intent", "", 409}, {"list-billing-sessions", "", 200}, {"list-templates", "", 200},
 		{"set-env", `{"value":"hunter2-hunter2","secret":true}`, 200}, {"list-env", "", 200}, {"delete-env", "", 204},
 		{"create-project", aPage, 201}, {"create-build", files, 201},

@@ -30,16 +30,16 @@ func (s *server) refusals(weak string) (list []refusal) {
 	s.t.Helper()
 	for route, scope := range s.apiScopes() {
 		method, path, _ := strings.Cut(route, " ")
-		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1", "{name}", "API_TOKEN").Replace(path)
+		path = strings.NewReplacer("{projectId}", previewd.NewID(), "{buildId}", previewd.NewID(), "{number}", "1", "{name}", "API_KEY").Replace(path)
 		body := ""
 		if method == http.MethodPost {
 			body = `{"userId":"u","templateFiles":{"index.html":"` + secretBody + `"}}`
-			if strings.HasSuffix(path, "/builds") {
+			if strings.HasSuffix(path, "/builds") || strings.HasSuffix(path, "/repair") {
 				body = `{"templateFiles":{"index.html":"` + secretBody + `"}}`
 			}
 		}
 		if method == http.MethodPut {
-			body = `{"value":"` + secretBody + `","secret":true}`
+			body = `{"value":"` + secretBody + `"}`
 		}
 		add := func(name string, status int, change func(*refusal)) {
 			r := refusal{

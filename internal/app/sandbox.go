@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/npm"
@@ -28,6 +29,39 @@ type sandboxes struct {
 	builder *builder
 	turn    chan struct{} // holds one: whose turn it is
 	ready   *runner.Sandbox
+	caches  func() (caches, error) // opens them once
+}
+
+// caches are what builds leave to be faster the next time.
+type caches struct {
+	mirror  *npm.Mirror
+	modules *runner.Modules
+}
+
+func newSandboxes(b *builder) *sandboxes {
+	cfg := b.Config
+	return &sandboxes{builder: b, turn: make(chan struct{}, 1), caches: sync.OnceValues(func() (c caches, err error) {
+		c.mirror, err = npm.NewMirror(npm.Config{
+			Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, MinAge: cfg.NPMMinAge, Block: cfg.NPMBlock, Log: b.log,
+		})
+		if err != nil {
+			return c, err
+		}
+		c.modules, err = runner.NewModules(filepath.Join(cfg.Data, "modules"), cmp.Or(cfg.ModulesCache, 4096)<<20, cmp.Or(cfg.BuildUID, sandbox.DefaultUID))
+		return c, err
+	})}
+}
+
+// shrink drops at least so many bytes of what is cached, if there are that many:
+// installed packages first, which the others make again without a network.
+func (s *sandboxes) shrink(bytes int64) {
+	c, err := s.caches()
+	if err == nil {
+		err = errors.Join(c.modules.Shrink(bytes), c.mirror.Shrink(bytes))
+	}
+	if err != nil {
+		s.builder.log.Warn("emptying caches failed", telemetry.Error, err)
+	}
 }
 
 func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
@@ -41,6 +75,9 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return s.ready, nil
 	}
 	cfg := s.builder.Config
+	if cfg.UnsafeNoSandbox {
+		return s.bare()
+	}
 	tools, report, err := ProbeSandbox(ctx, cfg, s.builder.opts.Executable)
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("%w: %s", runner.ErrNoSandbox, report.Reason)
@@ -51,18 +88,24 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		s.builder.log.WarnContext(ctx, "no sandbox: builds that run code are refused", telemetry.Error, err, "fix", report.Fix)
 		return nil, err
 	}
-	mirror, err := npm.NewMirror(npm.Config{
-		Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, MinAge: cfg.NPMMinAge, Block: cfg.NPMBlock, Log: s.builder.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	modules, err := runner.NewModules(filepath.Join(cfg.Data, "modules"), cmp.Or(cfg.ModulesCache, 4096)<<20, cmp.Or(cfg.BuildUID, sandbox.DefaultUID))
+	c, err := s.caches()
 	if err != nil {
 		return nil, err
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Mirror: c.mirror, Modules: c.modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	return s.ready, nil
+}
+
+// bare is what builds get that run without a sandbox: this machine's own programs.
+func (s *sandboxes) bare() (*runner.Sandbox, error) {
+	c, err := s.caches()
+	if err != nil {
+		return nil, err
+	}
+	s.ready = &runner.Sandbox{
+		Open: runner.OpenBare, Level: sandbox.LevelNone, Root: sandbox.LevelNone, Mirror: c.mirror, Modules: c.modules, Limits: limitsOf(s.builder.Config), UID: s.builder.Config.BuildUID,
+	}
 	return s.ready, nil
 }
 

@@ -68,6 +68,51 @@ func TestUserClient(t *testing.T) {
 	require.Equal(t, previewd.CodeNotFound, previewd.ErrorCode(err))
 }
 
+// A user's build fails, its packet says where, and its repair is shown.
+func TestUserRepairsABuild(t *testing.T) {
+	t.Parallel()
+	cfg := config.Config{}
+	cfg.UserToken = userToken
+	a := testkit.StartApp(t, cfg)
+	user, err := client.NewUser(client.Config{URL: a.Config.BaseURL, Token: userToken})
+	require.NoError(t, err)
+	made, err := user.CreateProject(t.Context(), client.NewProject{TemplateFiles: previewd.Files{
+		"index.html": []byte(`<script type="module" src="/main.ts"></script>`), "main.ts": []byte("const a: number = 1\nlet = = 1\n"),
+	}})
+	require.NoError(t, err)
+	ended := func(id string) *previewd.AppBuild {
+		var b *previewd.AppBuild
+		testkit.Eventually(t, "the build is over", func() bool {
+			b, err = user.Build(t.Context(), id, 10*time.Second)
+			require.NoError(t, err)
+			return b.FinishedAt != nil
+		})
+		return b
+	}
+	require.Equal(t, previewd.ProjectFailed, ended(made.Build.ID).Status)
+	p, err := user.Failure(t.Context(), made.Build.ID)
+	require.NoError(t, err)
+	require.Equal(t, []any{previewd.FailBundle, "main.ts", 2, true}, []any{p.Failure.Code, p.Failure.File, p.Failure.Line, p.Repairable})
+	require.Equal(t, "main.ts", p.Files[0].Path)
+	require.Contains(t, p.Files[0].Content, "let = = 1")
+
+	repair := previewd.RepairBuildRequest{
+		BuildID: made.Build.ID, TemplateFiles: previewd.Files{"main.ts": []byte("document.title = 'mended'\n")}, IdempotencyKey: previewd.NewRequestID(),
+	}
+	mended, err := user.RepairBuild(t.Context(), repair)
+	require.NoError(t, err)
+	again, err := user.RepairBuild(t.Context(), repair)
+	require.NoError(t, err)
+	require.Equal(t, mended.Build.ID, again.Build.ID)
+	require.Equal(t, previewd.ProjectDeployed, ended(mended.Build.ID).Status)
+	repair.IdempotencyKey, repair.BuildID = "", mended.Build.ID
+	_, err = user.RepairBuild(t.Context(), repair)
+	require.Equal(t, previewd.CodeNotFailed, previewd.ErrorCode(err))
+	repair.BuildID, repair.TemplateFiles = made.Build.ID, previewd.Files{"main.ts": []byte("1")}
+	_, err = user.RepairBuild(t.Context(), repair)
+	require.Equal(t, previewd.CodeBuildOutdated, previewd.ErrorCode(err))
+}
+
 // A snapshot is one message however much it holds.
 func TestUserFollowsManyProjects(t *testing.T) {
 	t.Parallel()

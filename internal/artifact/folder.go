@@ -105,7 +105,7 @@ func cannotStore(err error) error {
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
 		if errors.Is(err, full) {
 			return &previewd.Error{
-				Code: previewd.CodeUnavailable, Message: "The disk takes no more files; is it full?", RetryAfter: 10 * time.Second, Err: err,
+				Code: previewd.CodeDiskFull, Message: "The disk of the server takes no more files: try again later.", RetryAfter: 10 * time.Second, Err: err,
 			}
 		}
 	}

@@ -14,6 +14,11 @@ type buildsCmd struct {
 	Watch  buildsWatchCmd  `cmd:"" help:"Follow a build to its end."`
 	Cancel buildsCancelCmd `cmd:"" help:"End a build."`
 	Log    buildsLogCmd    `cmd:"" help:"Print a build's log."`
+
+	Packages buildsPackagesCmd `cmd:"" help:"List the npm packages that a build was made with."`
+
+	Failure buildsFailureCmd `cmd:"" help:"Print what mending a failed build takes."`
+	Repair  buildsRepairCmd  `cmd:"" help:"Build a failed build's files again, with changes."`
 }
 
 type buildsWatchCmd struct {
@@ -133,4 +138,29 @@ func (c *buildsLogCmd) Run(e *env) error {
 			}
 		}
 	}
+}
+
+type buildsPackagesCmd struct {
+	remote
+	Build string `arg:"" help:"Build id."`
+}
+
+// Run implements the command.
+func (c *buildsPackagesCmd) Run(e *env) error {
+	server, err := c.connect()
+	if err != nil {
+		return err
+	}
+	list, err := server.ListPackages(e.ctx, c.Build)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return e.streams.printJSON(list)
+	}
+	rows := [][]any{{"PACKAGE", "VERSION", "SIZE", "INTEGRITY"}}
+	for _, p := range list.Packages {
+		rows = append(rows, []any{clip(p.Name, 214), clip(p.Version, 100), bytesText(p.Bytes), clip(p.Integrity, 100)})
+	}
+	return printTable(e.streams.Out, rows, "")
 }

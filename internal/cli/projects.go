@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/client"
 )
 
 type projectsCmd struct {
@@ -22,14 +23,19 @@ type projectsCmd struct {
 
 type projectsCreateCmd struct {
 	remote
-	Prompt   string        `help:"What the project is to be; given to the template as data."`
-	Template string        `help:"Built-in template to start from; see previewd templates list." xor:"source"`
-	Dir      string        `help:"Folder whose files are the project; honours .gitignore." type:"existingdir" xor:"source"`
-	User     string        `help:"Who the project belongs to." default:"${user}" env:"PREVIEWD_USER"`
-	Key      string        `help:"Idempotency key: repeating the command with it creates nothing new." placeholder:"KEY"`
-	Wait     bool          `help:"Wait for the build and say how it ended."`
-	Timeout  time.Duration `help:"With --wait: how long at most." default:"10m"`
-	Open     bool          `help:"Open the preview in a browser; waits for the build."`
+	Prompt   string `help:"What the project is to be; given to the template as data."`
+	Template string `help:"Built-in template to start from; see previewd templates list." xor:"source"`
+	Dir      string `help:"Folder whose files are the project; honours .gitignore." type:"existingdir" xor:"source"`
+	User     string `help:"Who the project belongs to." default:"${user}" env:"PREVIEWD_USER"`
+	Key      string `help:"Idempotency key: repeating the command with it creates nothing new." placeholder:"KEY"`
+	awaits
+	Open bool `help:"Open the preview in a browser; waits for the build."`
+}
+
+// awaits is how long a command waits for the build that it has made.
+type awaits struct {
+	Wait    bool          `help:"Wait for the build and say how it ended."`
+	Timeout time.Duration `help:"With --wait: how long at most." default:"10m"`
 }
 
 // created is the JSON of projects create.
@@ -68,7 +74,7 @@ func (c *projectsCreateCmd) Run(e *env) error {
 		fmt.Fprintf(e.streams.Out, "project  %s\nbuild    %s\npreview  %s\n", preview.ProjectID, preview.BuildID, preview.PreviewURL)
 	}
 	if c.Wait || c.Open {
-		result.Build, err = c.wait(e, preview.BuildID)
+		result.Build, err = c.wait(e, server, preview.BuildID)
 		if result.Build != nil {
 			preview.Status, preview.QueuePosition = result.Build.Status, 0
 		}
@@ -82,11 +88,7 @@ func (c *projectsCreateCmd) Run(e *env) error {
 	return err
 }
 
-func (c *projectsCreateCmd) wait(e *env, buildID string) (*previewd.Build, error) {
-	server, err := c.connect()
-	if err != nil {
-		return nil, err
-	}
+func (c *awaits) wait(e *env, server *client.Client, buildID string) (*previewd.Build, error) {
 	ctx, cancel := context.WithTimeoutCause(e.ctx, c.Timeout, errTimedOut)
 	defer cancel()
 	build, err := watchBuild(ctx, server, buildID, newProgress(ctx, e.streams))

@@ -37,10 +37,12 @@ type Config struct {
 	NPMBlock          []string      `help:"Packages that do not exist for builds." env:"PREVIEWD_NPM_BLOCK" placeholder:"NAME,..."`
 	NPMCache          int64         `help:"MiB of packages to keep for later builds." env:"PREVIEWD_NPM_CACHE" default:"4096" placeholder:"MIB"`
 	ModulesCache      int64         `help:"MiB of installed packages to keep for builds that install the same." env:"PREVIEWD_MODULES_CACHE" default:"4096" placeholder:"MIB"`
+	MinFree           int64         `help:"MiB of disk that stay free: below it caches are emptied, then new builds are refused." env:"PREVIEWD_MIN_FREE" default:"256" placeholder:"MIB"`
 	BuildMemory       int64         `help:"MiB of memory that a build may take, the files that it writes among them." env:"PREVIEWD_BUILD_MEMORY" default:"2048" placeholder:"MIB"`
 	BuildDisk         int64         `help:"MiB of files that a build may have." env:"PREVIEWD_BUILD_DISK" default:"1024" placeholder:"MIB"`
 	BuildProcesses    int64         `help:"Processes and threads that a build may have." env:"PREVIEWD_BUILD_PROCESSES" default:"256" placeholder:"N"`
 	BuildUID          int           `help:"User and group number that builds have on this machine when the server is root; it should own nothing." env:"PREVIEWD_BUILD_UID" default:"200001" placeholder:"N"`
+	UnsafeNoSandbox   bool          `help:"Run the commands of trees as processes of this machine, which keeps them from nothing. For your own trees on your own machine; needs a loopback --addr." env:"PREVIEWD_UNSAFE_NO_SANDBOX"`
 	Roles             []Role        `help:"What this process is, of worker, runner, preview and gateway. Default: all that it has the settings for." env:"PREVIEWD_ROLES" placeholder:"ROLE,…"`
 
 	Gateway `embed:"" group:"Gateway: what users call"`
@@ -70,6 +72,9 @@ func (c *Config) Validate() error {
 	if err == nil && c.ServiceToken == "" && !isLoopback(host) && c.Is(RoleWorker) {
 		errs = append(errs, fmt.Errorf("--addr %s is open to the network, so a token must be given: set PREVIEWD_SERVICE_TOKEN", c.Addr))
 	}
+	if err == nil && c.UnsafeNoSandbox && !isLoopback(host) {
+		errs = append(errs, fmt.Errorf("--unsafe-no-sandbox lets whoever creates a project run commands on this machine, so --addr must be loopback, such as 127.0.0.1:8080, and not %s", c.Addr))
+	}
 	if c.LegacyToken != "" && (len(c.LegacyToken) < minToken || c.LegacyToken == c.ServiceToken) {
 		errs = append(errs, fmt.Errorf("the legacy token must have at least %d characters and differ from the service token", minToken))
 	}
@@ -93,8 +98,8 @@ func (c *Config) Validate() error {
 	if c.NPMMinAge < 0 {
 		errs = append(errs, fmt.Errorf("--npm-min-age %s must not be negative", c.NPMMinAge))
 	}
-	if c.NPMCache < 0 || c.ModulesCache < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
-		errs = append(errs, errors.New("--npm-cache, --modules-cache, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
+	if c.NPMCache < 0 || c.ModulesCache < 0 || c.MinFree < 0 || c.BuildMemory < 0 || c.BuildDisk < 0 || c.BuildProcesses < 0 || c.BuildUID < 0 {
+		errs = append(errs, errors.New("--npm-cache, --modules-cache, --min-free, --build-memory, --build-disk, --build-processes and --build-uid must be 0 (the default) or more"))
 	}
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))

@@ -23,6 +23,14 @@ const (
 	token       = "0123456789abcdef"
 )
 
+func TestNoSandboxNeedsLoopback(t *testing.T) {
+	t.Parallel()
+	unsafe := base(func(c *config.Config) { c.UnsafeNoSandbox = true })
+	require.NoError(t, unsafe.Validate())
+	unsafe.Addr, unsafe.ServiceToken = "0.0.0.0:8080", token
+	require.ErrorContains(t, unsafe.Validate(), "--unsafe-no-sandbox")
+}
+
 func TestRolesFollowFromSettings(t *testing.T) {
 	t.Parallel()
 	all := roles{config.RoleWorker, config.RoleRunner, config.RolePreview, config.RoleGateway}

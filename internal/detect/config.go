@@ -61,6 +61,13 @@ func ReadConfig(fsys fs.FS) (Config, *previewd.Failure) {
 	return parseConfig(raw, ConfigFile, configMembers)
 }
 
+// CheckRequest returns what is wrong with metadata.build of a request, so that it
+// is refused and no build has to fail for it; nil when nothing is.
+func CheckRequest(raw []byte) *previewd.Failure {
+	_, failure := parseConfig(raw, requestBuild, requestMembers)
+	return failure
+}
+
 // parseConfig reads the object of overrides that where names. Who writes one is
 // told of every mistake: a name that is not known, or is there twice, means
 // something that would not happen.

@@ -34,11 +34,45 @@ func (a *API) createBuild(ctx context.Context, in *createBuildInput) (*creationO
 	if err != nil {
 		return nil, err
 	}
+	return buildCreationOf(answer), nil
+}
+
+func buildCreationOf(answer *previewd.AppCreation) *creationOutput {
 	out := creationOf(answer)
 	if answer.Build != nil {
 		out.Location = "/api/builds/" + answer.Build.ID
 	}
-	return out, nil
+	return out
+}
+
+func (a *API) getFailure(ctx context.Context, in *buildInput) (*output[*previewd.FailurePacket], error) {
+	packet, err := a.Service.FindFailure(ctx, httpx.UserOf(ctx).ID, in.BuildID)
+	return &output[*previewd.FailurePacket]{packet}, err
+}
+
+func (a *API) listPackages(ctx context.Context, in *buildInput) (*output[*previewd.PackageList], error) {
+	list, err := a.Service.ListPackages(ctx, httpx.UserOf(ctx).ID, in.BuildID)
+	return &output[*previewd.PackageList]{list}, err
+}
+
+type repairBuildInput struct {
+	httpx.KeyInput
+	BuildID string `path:"buildId"`
+	Body    httpx.RepairBody
+}
+
+func (a *API) repairBuild(ctx context.Context, in *repairBuildInput) (*creationOutput, error) {
+	files, err := in.Body.TemplateFiles.Files()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := a.Service.RepairBuild(ctx, requestOf(ctx, in.Key()), RepairBuild{
+		BuildID: in.BuildID, Prompt: in.Body.Prompt, TemplateFiles: files, Remove: in.Body.Remove,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return buildCreationOf(answer), nil
 }
 
 type listBuildsInput struct {

@@ -52,6 +52,8 @@ type ask struct {
 	Files    previewd.Files       `json:"files,omitempty"`
 	Metadata map[string]any       `json:"metadata,omitempty"`
 	Policy   previewd.BuildPolicy `json:"policy,omitempty"`
+	Repairs  string               `json:"repairs,omitempty"` // the build whose tree is changed
+	Remove   []string             `json:"remove,omitempty"`
 }
 
 // CreateProject makes a project, or tells what became of an equal request. It
@@ -171,6 +173,9 @@ func (a *ask) fingerprint(operation, projectID string) (string, error) {
 	for _, path := range slices.Sorted(maps.Keys(a.Files)) {
 		content := sha256.Sum256(a.Files[path])
 		parts = append(parts, path, string(content[:]))
+	}
+	if a.Repairs != "" {
+		parts = append(append(parts, "repairs", a.Repairs), a.Remove...)
 	}
 	return previewd.Fingerprint(parts...), nil
 }
@@ -330,7 +335,7 @@ func (s *Service) reserved() int64 { return s.Prices.BuildTime(s.Reserve) }
 // intent for good.
 func isDefinitive(code previewd.Code) bool {
 	switch code {
-	case previewd.CodeNotFound, previewd.CodeNameTaken, previewd.CodeBuildActive, previewd.CodeIDTaken,
+	case previewd.CodeNotFound, previewd.CodeNameTaken, previewd.CodeBuildActive, previewd.CodeNotFailed, previewd.CodeBuildOutdated, previewd.CodeIDTaken,
 		previewd.CodeQuotaExceeded, previewd.CodeSpendCapReached:
 		return true
 	}

@@ -158,10 +158,15 @@ func (s *Service) askProject(ctx context.Context, in *store.Intent, a ask, key s
 }
 
 func (s *Service) askBuild(ctx context.Context, in *store.Intent, a ask, key string) (m made, err error) {
-	b, err := s.Worker.CreateBuild(ctx, previewd.CreateBuildRequest{
-		ProjectID: in.ProjectID, Prompt: a.Prompt, TemplateFiles: a.Files, Metadata: a.Metadata, Policy: a.Policy,
-		IdempotencyKey: key, Caller: s.caller(in.RequestID),
-	})
+	var b *previewd.Build
+	if a.Repairs != "" {
+		b, err = s.askRepair(ctx, in, a, key)
+	} else {
+		b, err = s.Worker.CreateBuild(ctx, previewd.CreateBuildRequest{
+			ProjectID: in.ProjectID, Prompt: a.Prompt, TemplateFiles: a.Files, Metadata: a.Metadata, Policy: a.Policy,
+			IdempotencyKey: key, Caller: s.caller(in.RequestID),
+		})
+	}
 	if err != nil {
 		return m, err
 	}
@@ -170,6 +175,17 @@ func (s *Service) askBuild(ctx context.Context, in *store.Intent, a ask, key str
 		return m, s.badAnswer(in, "it names another project")
 	}
 	return m, s.checkMade(in, m)
+}
+
+func (s *Service) askRepair(ctx context.Context, in *store.Intent, a ask, key string) (*previewd.Build, error) {
+	b, err := s.Worker.RepairBuild(ctx, previewd.RepairBuildRequest{
+		BuildID: a.Repairs, Prompt: a.Prompt, TemplateFiles: a.Files, Remove: a.Remove, IdempotencyKey: key, Caller: s.caller(in.RequestID),
+	})
+	var refused *previewd.Error
+	if errors.As(err, &refused) && refused.Code == previewd.CodeNotFound && refused.Details == previewd.NotFound("build", a.Repairs).Details {
+		return nil, previewd.NotFound("project", in.ProjectID) // builds go with their project
+	}
+	return b, err
 }
 
 func madeOf(b *previewd.Build) made {

@@ -324,6 +324,15 @@ func (s *Service) ReadLog(ctx context.Context, userID, buildID string, offset in
 	return s.Worker.ReadLog(ctx, buildID, offset, limit)
 }
 
+// ListPackages returns the npm packages that a build of the user's was made with.
+// It returns CodeNotFound.
+func (s *Service) ListPackages(ctx context.Context, userID, buildID string) (*previewd.PackageList, error) {
+	if _, err := s.Store.FindAppBuild(ctx, userID, buildID); err != nil {
+		return nil, err
+	}
+	return s.Worker.ListPackages(ctx, buildID)
+}
+
 // ListVersions returns a page of a project's versions. It returns CodeNotFound.
 func (s *Service) ListVersions(ctx context.Context, userID, projectID string, p previewd.Page) (*previewd.VersionPage, error) {
 	if _, err := s.Store.FindAppProject(ctx, userID, projectID); err != nil {

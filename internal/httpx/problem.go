@@ -78,6 +78,8 @@ var statusOf = map[previewd.Code]int{
 	previewd.CodeConflict:           http.StatusConflict,
 	previewd.CodeIDTaken:            http.StatusConflict,
 	previewd.CodeBuildActive:        http.StatusConflict,
+	previewd.CodeNotFailed:          http.StatusConflict,
+	previewd.CodeBuildOutdated:      http.StatusConflict,
 	previewd.CodeKeyInFlight:        http.StatusConflict,
 	previewd.CodeQueueFull:          http.StatusTooManyRequests,
 	previewd.CodeNameTaken:          http.StatusConflict,
@@ -89,6 +91,7 @@ var statusOf = map[previewd.Code]int{
 	previewd.CodeOffsetMismatch:     http.StatusConflict,
 	previewd.CodeTooLarge:           http.StatusRequestEntityTooLarge,
 	previewd.CodeKeyReused:          http.StatusUnprocessableEntity,
+	previewd.CodeDiskFull:           http.StatusInsufficientStorage,
 	previewd.CodeUnavailable:        http.StatusServiceUnavailable,
 	previewd.CodeInternal:           http.StatusInternalServerError,
 }

@@ -26,6 +26,13 @@ func (TemplateFiles) Schema(huma.Registry) *huma.Schema {
 	}
 }
 
+// RepairBody says how the tree of a failed build is to be changed.
+type RepairBody struct {
+	Prompt        string        `json:"prompt,omitempty" doc:"What the repair is about; that of the build when it is left out. At most 32 KiB."`
+	TemplateFiles TemplateFiles `json:"templateFiles,omitempty" doc:"Files that are laid over the build's tree."`
+	Remove        []string      `json:"remove,omitempty" nullable:"false" maxItems:"10000" doc:"Paths of the build's tree that are to go."`
+}
+
 // Files returns what was sent. It returns CodeInvalid for a bad value.
 func (f TemplateFiles) Files() (previewd.Files, error) {
 	if f.raw == nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,7 +70,7 @@ func openCache(dir string, limit int64) (*cache, error) {
 		}
 	}
 	c := &cache{dir: dir, max: limit}
-	return c, c.sweep(0)
+	return c, c.sweep(0, limit, limit/10*9)
 }
 
 func (c *cache) path(key string) string { return filepath.Join(c.dir, key) }
@@ -86,6 +87,16 @@ func (c *cache) open(key string) (*entry, error) {
 		return nil, fmt.Errorf("cannot read %s of the cache: %w", key, err)
 	}
 	return e, nil
+}
+
+// has reports whether a file is there that will do.
+func (c *cache) has(key string, does func(*entry) bool) bool {
+	e, err := c.open(key)
+	if err != nil {
+		return false
+	}
+	defer e.close()
+	return does(e)
 }
 
 func (e *entry) read() error {
@@ -143,16 +154,28 @@ func (c *cache) commit(key string, file *os.File, a about) error {
 	c.used += info.Size()
 	if c.used > c.max {
 		// Before the file has its name, so that it is not what is swept.
-		if err := c.sweep(info.Size()); err != nil {
+		if err := c.sweep(info.Size(), c.max, c.max/10*9); err != nil {
 			return err
 		}
 	}
 	return os.Rename(file.Name(), c.path(key))
 }
 
+// shrink removes at least so many bytes of files, those that were not used for
+// longest.
+func (c *cache) shrink(bytes int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.sweep(0, math.MaxInt64, 0); err != nil { // measures
+		return err
+	}
+	left := max(c.used-bytes, 0)
+	return c.sweep(0, left, left)
+}
+
 // sweep measures the cache, with a file of a size that is about to come. When that
-// is too much it removes what was not used for longest, down to 90 % of what may be.
-func (c *cache) sweep(coming int64) error {
+// is more than a bound it removes what was not used for longest, down to a target.
+func (c *cache) sweep(coming, bound, target int64) error {
 	list, err := os.ReadDir(c.dir)
 	if err != nil {
 		return fmt.Errorf("cannot sweep %s: %w", c.dir, err)
@@ -167,12 +190,12 @@ func (c *cache) sweep(coming int64) error {
 		files = append(files, info)
 		c.used += info.Size()
 	}
-	if c.used <= c.max {
+	if c.used <= bound {
 		return nil
 	}
 	slices.SortFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
 	for _, info := range files {
-		if c.used <= c.max/10*9 {
+		if c.used <= target {
 			break
 		}
 		if err := os.Remove(c.path(info.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {

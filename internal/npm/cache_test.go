@@ -49,6 +49,10 @@ func TestLeastRecentlyUsedGoesFirst(t *testing.T) {
 	require.Len(t, f.cached(), 1, "two would be more than 90 %")
 	f.ok("/c/-/c-1.tgz")
 	require.Len(t, f.cached(), 2)
+	require.NoError(t, f.mirror.Shrink(1))
+	require.Len(t, f.cached(), 1, "for a disk that is nearly full")
+	require.NoError(t, f.mirror.Shrink(1<<40))
+	require.Empty(t, f.cached())
 }
 
 // hook is a client that does something when the answer begins.

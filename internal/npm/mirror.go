@@ -92,6 +92,10 @@ func NewMirror(cfg Config) (*Mirror, error) {
 	return &Mirror{cfg: cfg, registry: registry{base, cfg.Client}, cache: disk, parsing: make(chan struct{}, maxParsing)}, nil
 }
 
+// Shrink drops at least so many bytes of what is cached, if there is that much:
+// what was not used for longest.
+func (m *Mirror) Shrink(bytes int64) error { return m.cache.shrink(bytes) }
+
 // Registry returns the URL of the registry that is mirrored.
 func (m *Mirror) Registry() string { return m.cfg.Registry }
 
@@ -117,7 +121,13 @@ func (m *Mirror) packument(name, form string) (*entry, error) {
 	if err != nil || time.Since(kept.used) >= m.cfg.Fresh {
 		kept.close()
 		// Do, not DoChan: who has gone away still counts among its build's requests.
-		if _, err, _ := m.flight.Do(key, func() (any, error) { return nil, m.refresh(key, name, form) }); err != nil {
+		refresh := func() (any, error) {
+			if m.cache.has(key, func(e *entry) bool { return time.Since(e.used) < m.cfg.Fresh }) {
+				return nil, nil // another has asked meanwhile
+			}
+			return nil, m.refresh(key, name, form)
+		}
+		if _, err, _ := m.flight.Do(key, refresh); err != nil {
 			return nil, err
 		}
 		if kept, err = m.cache.open(key); err != nil {
@@ -216,7 +226,13 @@ func (m *Mirror) tarball(t target) (kept *entry, cached bool, err error) {
 		return kept, true, nil
 	}
 	kept.close()
-	if _, err, _ = m.flight.Do(key, func() (any, error) { return nil, m.loadTarball(key, t) }); err != nil {
+	load := func() (any, error) {
+		if m.cache.has(key, func(e *entry) bool { return !e.Since.After(m.youngest()) }) {
+			return nil, nil // another has loaded it meanwhile
+		}
+		return nil, m.loadTarball(key, t)
+	}
+	if _, err, _ = m.flight.Do(key, load); err != nil {
 		return nil, false, err
 	}
 	kept, err = m.cache.open(key)

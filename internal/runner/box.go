@@ -20,6 +20,15 @@ type Box interface {
 	Close()
 }
 
+// OpenBare runs a build's commands without a box; see sandbox.Bare.
+func OpenBare(ctx context.Context, cfg sandbox.BoxConfig) (Box, error) {
+	b, err := sandbox.OpenBare(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
 // OpenSandbox starts a box of this program's own.
 func OpenSandbox(ctx context.Context, cfg sandbox.BoxConfig) (Box, error) {
 	b, err := sandbox.Open(ctx, cfg)

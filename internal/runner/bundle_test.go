@@ -308,6 +308,9 @@ func TestDeepNestingFailsOneBuild(t *testing.T) {
 		require.Equal(t, previewd.OutcomeFailed, o.Kind, name)
 		require.Equal(t, previewd.FailureUser, o.Failure.Class, name)
 		require.Less(t, len(o.Failure.Message+o.Failure.Excerpt), 1000, "no wall of text")
+		if name == "JS" {
+			require.Equal(t, previewd.FailBundlerCrashed, o.Failure.Code)
+		}
 		b.mu.Lock()
 		b.log.Reset()
 		b.mu.Unlock()

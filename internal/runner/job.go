@@ -33,11 +33,12 @@ type job struct {
 	large     string // the last large source file that the child has loaded
 
 	sourceRoot *os.Root
-	box        Box          // that ran the tree's code
-	cache      string       // what of its packages was kept: "hit", "miss", or ""
-	kept       keptPackages // that it reads
-	site       *os.Root     // what it made
-	siteDir    string       // where in the tree that is
+	box        Box                         // that ran the tree's code
+	packages   map[string]previewd.Package // that it was made with, by name and version
+	cache      string                      // what of its packages was kept: "hit", "miss", or ""
+	kept       keptPackages                // that it reads
+	site       *os.Root                    // what it made
+	siteDir    string                      // where in the tree that is
 }
 
 // failedError is a failure that is the author's to mend.
@@ -79,7 +80,7 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 	manifest, err := j.publish(ctx)
 	return previewd.Outcome{
 		Kind: previewd.OutcomeCompleted, Manifest: manifest,
-		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache,
+		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache, Packages: j.packageList(),
 	}, err
 }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/previewd/previewd"
 )
 
 // Modules keeps installed packages: a folder for each lockfile and package.json
@@ -33,6 +35,8 @@ type Modules struct {
 type modulesInfo struct {
 	Bytes int64         `json:"bytes"`
 	Took  time.Duration `json:"took"` // to install
+
+	Packages []previewd.Package `json:"packages"` // as the mirror handed them out
 }
 
 const modulesInfoFile = "info.json"
@@ -102,7 +106,7 @@ var errOddModules = errors.New("the packages hold something that is no file, fol
 
 // copy copies node_modules of a workspace in which no code of a tree has run, and
 // returns what keeps the copy.
-func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, took time.Duration) (keep func() error, err error) {
+func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, info modulesInfo) (keep func() error, err error) {
 	work, err := os.MkdirTemp(m.dir, "new-")
 	if err != nil {
 		return nil, err
@@ -113,7 +117,8 @@ func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, took
 		return nil, drop(err)
 	}
 	return func() error {
-		raw, err := json.Marshal(modulesInfo{Bytes: c.bytes, Took: took})
+		info.Bytes = c.bytes
+		raw, err := json.Marshal(info)
 		if err == nil {
 			err = syncFiles(work)
 		}
@@ -129,13 +134,17 @@ func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, took
 			}
 			return drop(err)
 		}
-		return m.sweep()
+		return m.sweep(0)
 	}, nil
 }
 
-// sweep drops what was not used for longest until the rest is in bounds. What a
-// build uses stays.
-func (m *Modules) sweep() error {
+// Shrink drops at least so many bytes of packages, those that were not used for
+// longest; fewer when builds use the rest.
+func (m *Modules) Shrink(bytes int64) error { return m.sweep(bytes) }
+
+// sweep drops what was not used for longest until the rest is in bounds and less
+// by so many bytes. What a build uses stays.
+func (m *Modules) sweep(bytes int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entries, err := os.ReadDir(m.dir)
@@ -157,7 +166,7 @@ func (m *Modules) sweep() error {
 		total += info.Bytes
 		used[entry.Name()], sizes[entry.Name()] = stat.ModTime(), info.Bytes
 	}
-	for total > m.maxBytes {
+	for bound := min(m.maxBytes, total-bytes); total > bound; {
 		oldest := ""
 		for key, at := range used {
 			if m.users[key] == 0 && (oldest == "" || at.Before(used[oldest])) {

@@ -147,6 +147,10 @@ func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules stri
 	go func() { _ = server.Serve(netutil.LimitListener(listeners[0], maxConnections)) }()
 	p.denials.reset()
 	go p.denials.serve(netutil.LimitListener(listeners[1], maxConnections))
+	if p.with.Level == sandbox.LevelNone {
+		p.log.printf("WARNING: there is no sandbox (--unsafe-no-sandbox): commands of this tree run as processes of the server's machine")
+		return nil
+	}
 	p.log.printf("sandbox: ready in %d ms", time.Since(began).Milliseconds())
 	return nil
 }
@@ -179,6 +183,7 @@ func (p *packagesBuild) command(ctx context.Context, argv []string) (*previewd.F
 	p.denials.onTooMany(func() { stop(errDenied) })
 	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: append(p.env(), p.vars()...), Output: out})
 	out.flush()
+	p.addPackages(packagesOf(p.view.Fetched()))
 	user := func(code, message, hint string) (*previewd.Failure, error) {
 		lines := meaningful(readable(out.tail.String()))
 		failure := bounded(previewd.Failure{

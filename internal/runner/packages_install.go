@@ -124,7 +124,7 @@ func (p *packagesBuild) installToKeep(ctx context.Context, want *wanted) (bool, 
 	if err != nil || failure != nil {
 		return false, err
 	}
-	p.log.printf("%s", fetchedText(p.view.Fetched()))
+	p.tellFetched()
 	// npm does without an optional package that it cannot get: this time only.
 	if len(p.view.Refused()) == 0 {
 		p.keep = p.keepModules(ctx, want.key, time.Since(began))
@@ -183,7 +183,7 @@ func (p *packagesBuild) installHere(ctx context.Context) error {
 		failure, err = p.command(ctx, lenient)
 	}
 	if err == nil && failure == nil {
-		p.log.printf("%s", fetchedText(p.view.Fetched()))
+		p.tellFetched()
 	}
 	return errors.Join(err, asFailed(failure))
 }
@@ -199,6 +199,8 @@ func lenientInstall(argv []string) []string {
 	}
 	return nil
 }
+
+func (p *packagesBuild) tellFetched() { p.log.printf("%s", fetchedText(p.view.Fetched())) }
 
 func fetchedText(list []npm.Fetch) string {
 	var size int64
@@ -226,7 +228,7 @@ func (p *packagesBuild) keepModules(ctx context.Context, key string, took time.D
 		return func() {}
 	}
 	defer files.Close()
-	finish, err := p.with.Modules.copy(ctx, files, key, took)
+	finish, err := p.with.Modules.copy(ctx, files, key, modulesInfo{Took: took, Packages: packagesOf(p.view.Fetched())})
 	if err != nil {
 		p.Log.WarnContext(ctx, "packages are not kept", telemetry.BuildID, p.claim.BuildID, telemetry.Error, err)
 		return func() {}

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -16,12 +15,19 @@ import (
 type keptPackages struct {
 	key, modules string
 	took         time.Duration // to install
+	list         []previewd.Package
 	release      func()
 }
 
 // useKept notes that the build uses them; what it has installed itself is no hit.
 func (j *job) useKept() {
-	j.cache = cmp.Or(j.cache, "hit")
+	if j.cache == "" {
+		j.cache = "hit"
+		for _, p := range j.kept.list {
+			p.Cached = true
+			j.addPackages([]previewd.Package{p})
+		}
+	}
 	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.took.Seconds())
 }
 
@@ -32,7 +38,7 @@ func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 	}
 	modules, info, release, ok := with.Modules.take(want.key)
 	if ok {
-		j.kept = keptPackages{want.key, modules, info.Took, release}
+		j.kept = keptPackages{want.key, modules, info.Took, info.Packages, release}
 	}
 	return modules
 }

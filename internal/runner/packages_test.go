@@ -101,11 +101,19 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	require.Equal(t, "miss", first.Cache)
 	require.Equal(t, []string{"prepare", "install", "build", "publish"}, b.steps)
 	require.Contains(t, b.text(), "fetched 2 packages")
+	require.Len(t, first.Packages, 2)
+	for i, name := range []string{"maker", "native"} {
+		require.Equal(t, name, first.Packages[i].Name)
+		require.Contains(t, first.Packages[i].Integrity, "sha512-")
+		require.Positive(t, first.Packages[i].Bytes)
+	}
 
 	tree["page.txt"] = "coffee"
 	second := b.build(tree)
 	require.Equal(t, map[string]string{"index.html": "<h1>coffee!</h1>"}, b.site(second))
 	require.Equal(t, "hit", second.Cache)
+	require.Len(t, second.Packages, 2, "what is kept knows what it is of")
+	require.True(t, second.Packages[0].Cached)
 	require.Contains(t, b.text(), "as they were installed before")
 
 	// Scripts ran in both builds, and left nothing in what is kept.
@@ -154,7 +162,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
 		defer root.Close()
-		keep, err := m.copy(t.Context(), root, key, time.Second)
+		keep, err := m.copy(t.Context(), root, key, modulesInfo{Took: time.Second})
 		require.NoError(t, err)
 		require.NoError(t, keep())
 	}
@@ -181,6 +189,15 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 	require.True(t, ok)
 	release()
 	require.Equal(t, modulesInfo{Bytes: 4*blockSize + 40, Took: time.Second}, info)
+	require.NoError(t, m.Shrink(1))
+	_, _, _, ok = m.take("one")
+	require.False(t, ok, "the oldest of two goes")
+	_, _, release, ok = m.take("three")
+	require.True(t, ok)
+	require.NoError(t, m.Shrink(1<<30))
+	_, _, _, ok = m.take("three")
+	require.True(t, ok, "it is used")
+	release()
 
 	for name, make := range map[string]func(dir string) error{
 		"Absolute": func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) },
@@ -192,7 +209,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		require.NoError(t, make(dir))
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
-		_, err = m.copy(t.Context(), root, "odd", time.Second)
+		_, err = m.copy(t.Context(), root, "odd", modulesInfo{Took: time.Second})
 		root.Close()
 		require.ErrorIs(t, err, errOddModules, name)
 	}
@@ -350,19 +367,4 @@ func TestPackagesBuildsEnd(t *testing.T) {
 		b.stop()
 		require.Equal(t, previewd.OutcomeReleased, (<-b.outcomes).Kind)
 	})
-}
-
-// What tools write to a terminal is no more than text in the log.
-func TestLogHasNoEscapes(t *testing.T) {
-	t.Parallel()
-	b := setupNPM(t)
-	tree := b.tree("sh noise.sh && maker", "maker")
-	tree["noise.sh"] = `printf '\033[31mred\033[0m \033]0;title\007 \033[2J bell\007 1%%\r 50%%\r100%%\n\000nul ::set-output name=x::y\n'`
-	o := b.build(tree)
-	require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
-	require.NotContains(t, b.text(), "\x1b")
-	require.NotContains(t, b.text(), "\x07")
-	require.NotContains(t, b.text(), "\x00")
-	require.Contains(t, b.text(), "] 100%\n")
-	require.NotContains(t, b.text(), "title")
 }

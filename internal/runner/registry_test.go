@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -45,6 +46,8 @@ fs.writeFileSync('dist/index.html', '<h1>by vite</h1>');
 		map[string]any{"type": "module", "exports": "./index.js"},
 		map[string]string{"index.js": `import leaf from "./leaf.js"; export const tea = "green " + leaf`, "leaf.js": `export default "leaf"`},
 	},
+	"young": {map[string]any{"engines": map[string]any{"node": ">=99"}}, nil},
+	"picky": {map[string]any{"peerDependencies": map[string]any{"maker": "^2.0.0"}}, nil},
 	"native": {
 		map[string]any{"scripts": map[string]any{"install": "node make.js"}},
 		map[string]string{"make.js": `require('fs').writeFileSync(__dirname + '/made.txt', 'made')`},
@@ -111,9 +114,15 @@ func startRegistry(t *testing.T) *registry {
 			}
 			_, hasScript := manifest["scripts"]
 			manifest["hasInstallScript"] = hasScript
+			versions := map[string]any{"1.0.0": manifest}
+			if name == "maker" { // one that packages can want, and that nobody gets
+				next := maps.Clone(manifest)
+				next["version"] = "2.0.0"
+				versions["2.0.0"] = next
+			}
 			_ = json.NewEncoder(w).Encode(map[string]any{
-				"name": name, "dist-tags": map[string]any{"latest": "1.0.0"}, "versions": map[string]any{"1.0.0": manifest},
-				"time": map[string]any{"1.0.0": "2020-01-01T00:00:00.000Z"},
+				"name": name, "dist-tags": map[string]any{"latest": "1.0.0"}, "versions": versions,
+				"time": map[string]any{"1.0.0": "2020-01-01T00:00:00.000Z", "2.0.0": "2020-01-02T00:00:00.000Z"},
 			})
 		}
 	}))

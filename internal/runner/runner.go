@@ -36,7 +36,10 @@ type Config struct {
 	// Sandbox returns what builds need that run their tree's code; an error says
 	// why not; ErrNoSandbox that this server never does. Default: it has none.
 	Sandbox func(context.Context) (*Sandbox, error)
-	Log     *slog.Logger // default slog.Default()
+	// Room makes room on the disk for a build, or returns why there is none; default
+	// there always is.
+	Room func() error
+	Log  *slog.Logger // default slog.Default()
 }
 
 // Runner runs builds, as many at once as it has slots.
@@ -56,6 +59,9 @@ func New(cfg Config) (*Runner, error) {
 	}
 	if cfg.Sandbox == nil {
 		cfg.Sandbox = func(context.Context) (*Sandbox, error) { return nil, ErrNoSandbox }
+	}
+	if cfg.Room == nil {
+		cfg.Room = func() error { return nil }
 	}
 	if cfg.Slots == 0 {
 		cfg.Slots = runtime.NumCPU()
@@ -128,6 +134,10 @@ func realPath(dir string) (string, error) {
 
 func (r *Runner) loop(ctx, builds context.Context, dir string) {
 	for ctx.Err() == nil {
+		if r.Room() != nil {
+			pause(ctx, roomEvery) // builds wait in the queue
+			continue
+		}
 		claim, err := r.Dispatcher.ClaimBuild(ctx, r.ID, 30*time.Second)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -136,11 +146,18 @@ func (r *Runner) loop(ctx, builds context.Context, dir string) {
 			}
 			continue
 		}
-		if claim != nil && fault.Point("runner.claimed") == nil {
+		switch {
+		case claim == nil || fault.Point("runner.claimed") != nil:
+		case r.Room() != nil:
+			r.finish(claim, previewd.Outcome{Kind: previewd.OutcomeReleased}) // it waits on
+		default:
 			r.work(builds, claim, dir)
 		}
 	}
 }
+
+// roomEvery is how often a runner looks whether there is room again.
+const roomEvery = time.Second
 
 func pause(ctx context.Context, d time.Duration) {
 	select {
@@ -176,7 +193,7 @@ func (r *Runner) work(builds context.Context, claim *previewd.Claim, dir string)
 // outcomeOf turns the error of a build into its outcome: first what ended its
 // context, then what it says itself. What is nobody's fault but ours is infra.
 func (r *Runner) outcomeOf(ctx context.Context, j *job, err error) previewd.Outcome {
-	out := previewd.Outcome{Kind: previewd.OutcomeFailed, Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation}
+	out := previewd.Outcome{Kind: previewd.OutcomeFailed, Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache, Packages: j.packageList()}
 	var failed *failedError
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLost):

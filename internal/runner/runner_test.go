@@ -272,6 +272,7 @@ func TestCorruptSourceIsOurFault(t *testing.T) {
 	b := setup(t)
 	o := b.build(map[string]string{"index.html": "x"}, func(c *previewd.Claim) { c.Source = previewd.DigestOf([]byte("missing")) })
 	require.Equal(t, previewd.FailureInfra, o.Failure.Class)
+	require.Equal(t, previewd.FailInfra, o.Failure.Code)
 	require.Contains(t, o.Failure.Hint, "ref_test")
 }
 

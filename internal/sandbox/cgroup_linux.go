@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,7 +58,8 @@ func (g *group) limit(l Limits) error {
 	if g.v2 {
 		return errors.Join(
 			g.write("", "memory.max", l.Memory), g.writeIfThere("", "memory.swap.max", 0), g.write("", "memory.oom.group", 1),
-			g.write("", "pids.max", l.Processes), g.writeText("", "cpu.max", fmt.Sprintf("%d 100000", l.CPUs*1000)))
+			g.write("", "pids.max", l.Processes),
+			g.writeText("", "cpu.max", fmt.Sprintf("%d 100000", l.CPUs*1000)), g.write("", "cpu.weight", 25)) // of 100, as 256 of 1024 below
 	}
 	return errors.Join(
 		g.write("memory", "memory.limit_in_bytes", l.Memory), g.writeIfThere("memory", "memory.memsw.limit_in_bytes", l.Memory),
@@ -82,18 +84,26 @@ func (g *group) writeIfThere(controller, file string, value int64) error {
 	return nil
 }
 
-// own are this process's groups; finding them may move it, so it is done once.
+// own are this process's groups; finding them may move it, so it is done once. What
+// has kept it from finding them may have gone the next time.
 var own struct {
-	once   sync.Once
+	sync.Mutex
 	groups map[string]string
-	err    error
 }
 
 // ownGroups returns the folders in which groups can be made: "" in version 2,
 // else memory, pids, cpu and cpuacct.
 func ownGroups() (map[string]string, error) {
-	own.once.Do(func() { own.groups, own.err = findOwnGroups() })
-	return own.groups, own.err
+	own.Lock()
+	defer own.Unlock()
+	if own.groups == nil {
+		groups, err := findOwnGroups()
+		if err != nil {
+			return nil, err
+		}
+		own.groups = groups
+	}
+	return own.groups, nil
 }
 
 func findOwnGroups() (map[string]string, error) {
@@ -113,7 +123,8 @@ func findOwnGroups() (map[string]string, error) {
 	}
 	controllers, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 	if err == nil && strings.Contains(string(controllers), "memory") {
-		dir, err := delegated(filepath.Join(cgroupRoot, paths[""]))
+		// In a container the path can lead out of what is mounted.
+		dir, err := delegated(filepath.Join(cgroupRoot, filepath.Clean("/"+paths[""])))
 		return map[string]string{"": dir}, err
 	}
 	groups := map[string]string{}
@@ -127,25 +138,95 @@ func findOwnGroups() (map[string]string, error) {
 	return groups, sweepGroups(groups)
 }
 
-// delegated has a group of version 2 give its controllers to the groups below.
-// Only a group without processes can, so this one moves into one of its own.
-func delegated(dir string) (string, error) {
-	give := func() error {
-		return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0o600)
+// delegated returns the group of version 2 below which groups can be made: this
+// process's own, or else the nearest above that has its controllers given away, as
+// when a server is started by hand beside a shell, or by another server.
+func delegated(own string) (string, error) {
+	failed := giveControllers(own)
+	for dir := own; failed != nil && dir != cgroupRoot; {
+		dir = filepath.Dir(dir)
+		if unix.Access(dir, unix.W_OK) != nil {
+			continue
+		}
+		// At the top it takes nothing from anybody.
+		if givesControllers(dir) || dir == cgroupRoot && writeControllers(dir) == nil {
+			own, failed = dir, nil
+		}
 	}
-	if give() != nil {
-		leaf := filepath.Join(dir, "previewd")
+	if failed != nil {
+		return "", failed
+	}
+	return own, sweepGroups(map[string]string{"": own})
+}
+
+func writeControllers(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0o600)
+}
+
+func givesControllers(dir string) bool {
+	raw, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	given := strings.Fields(string(raw))
+	return err == nil && slices.Contains(given, "memory") && slices.Contains(given, "pids") && slices.Contains(given, "cpu")
+}
+
+// giveControllers has a group give its controllers to the groups below. Only one
+// without processes can, so those of this server move into one of their own; it
+// takes nobody else's along.
+func giveControllers(dir string) error {
+	err := writeControllers(dir)
+	leaf := filepath.Join(dir, "previewd")
+	for range 10 { // a child may be born meanwhile
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		members, readErr := groupMembers(dir)
+		if readErr != nil {
+			return readErr
+		}
+		if i := slices.IndexFunc(members, func(pid int) bool { return !isOwn(pid) }); i >= 0 {
+			return fmt.Errorf("process %d is in %s, and none of this server's: %w", members[i], dir, err)
+		}
 		if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
+			return err
 		}
-		if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0o600); err != nil {
-			return "", err
+		// This process goes first, and then all that it starts is born there.
+		for _, pid := range append([]int{os.Getpid()}, members...) {
+			moved := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o600)
+			if moved != nil && !errors.Is(moved, unix.ESRCH) {
+				return moved
+			}
 		}
-		if err := give(); err != nil {
-			return "", err
-		}
+		err = writeControllers(dir)
 	}
-	return dir, sweepGroups(map[string]string{"": dir})
+	return err
+}
+
+// groupMembers returns the processes in a group; 0 is one that cannot be seen
+// from here.
+func groupMembers(dir string) (pids []int, err error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for line := range strings.Lines(string(raw)) {
+		pid, _ := strconv.Atoi(strings.TrimSpace(line))
+		pids = append(pids, pid)
+	}
+	return pids, err
+}
+
+// isOwn reports whether a process is this one, comes from it, or is over.
+func isOwn(pid int) bool {
+	for pid > 1 {
+		if pid == os.Getpid() {
+			return true
+		}
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+		}
+		// pid (name) state parent …; the name can hold anything.
+		fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+		pid, _ = strconv.Atoi(fields[1])
+	}
+	return pid == os.Getpid()
 }
 
 // sweepGroups removes what processes that were killed have left behind. Their

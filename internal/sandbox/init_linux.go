@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -281,39 +279,6 @@ func mountAll(mounts []*os.File, limits Limits) error {
 	do(unix.Unmount(".", unix.MNT_DETACH))
 	do(os.Chdir("/"))
 	return failed
-}
-
-// unpack lays out a tar of regular files. It runs in the box, with its rights.
-func unpack(r io.Reader, dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	archive := tar.NewReader(r)
-	for {
-		header, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			_, err = io.Copy(io.Discard, r)
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		if err := root.MkdirAll(path.Dir(header.Name), 0o755); err != nil {
-			return err
-		}
-		f, err := root.OpenFile(header.Name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(f, archive); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-	}
 }
 
 func loopbackUp() error {

@@ -9,25 +9,58 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
+const nobody = 65534
+
 // All of this package's tests, by a user who may do nothing but use groups that
 // were given to it, as a service manager does.
 func TestUnprivileged(t *testing.T) {
-	const nobody = 65534
 	if testing.Short() {
 		t.Skip("SKIPPED with -short: all of these tests again")
 	}
 	if os.Getuid() != 0 {
 		t.Skip("SKIPPED: only root can become somebody else")
 	}
-	setpriv, err := exec.LookPath("setpriv")
-	if err != nil {
-		t.Skip("SKIPPED: setpriv is not installed")
+	home := t.TempDir()
+	require.NoError(t, os.CopyFS(filepath.Join(home, "testdata"), os.DirFS("testdata")))
+	program := filepath.Join(home, "tests")
+	raw, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(program, raw, 0o755))
+	for dir := home; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		require.NoError(t, os.Chmod(dir, 0o755))
 	}
+	require.NoError(t, os.Chown(home, nobody, nobody))
+	cmd := exec.Command(program, "-test.v", "-test.parallel", "4")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if dir := groupsV2(t); dir != "" {
+		dir = filepath.Join(dir, "unprivileged-"+strconv.Itoa(os.Getpid()))
+		giveGroup(t, dir, "cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+		group, err := os.Open(dir)
+		require.NoError(t, err)
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+		cmd.Args = append(cmd.Args, "-test.parallel", "2")
+	} else {
+		joinGroups(t, cmd)
+	}
+	cmd.Dir, cmd.Env = home, []string{"HOME=" + home, "TMPDIR=" + home, "PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "--- PASS: TestHostIsHidden")
+	require.Contains(t, string(out), "--- PASS: TestProbe")
+	t.Logf("by user %d:\n%s", nobody, out)
+}
+
+// joinGroups has the command join groups of version 1 first, one for each
+// controller.
+func joinGroups(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	require.NoError(t, err)
 	var dirs []string
@@ -41,39 +74,32 @@ func TestUnprivileged(t *testing.T) {
 	if len(dirs) != 4 {
 		t.Skip("SKIPPED: the control groups of this machine are not of version 1, one for each controller")
 	}
-	home := t.TempDir()
-	require.NoError(t, os.CopyFS(filepath.Join(home, "testdata"), os.DirFS("testdata")))
-	program := filepath.Join(home, "tests")
-	raw, err := os.ReadFile("/proc/self/exe")
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(program, raw, 0o755))
-	for dir := home; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
-		require.NoError(t, os.Chmod(dir, 0o755))
-	}
-	require.NoError(t, os.Chown(home, nobody, nobody))
 	var join strings.Builder
 	for _, dir := range dirs {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Skipf("SKIPPED: cannot make a control group: %v", err)
-		}
-		t.Cleanup(func() {
-			left, _ := filepath.Glob(filepath.Join(dir, "previewd-*"))
-			for _, group := range append(left, dir) {
-				if err := os.Remove(group); err != nil && !errors.Is(err, os.ErrNotExist) {
-					t.Error(err)
-				}
-			}
-		})
-		for _, path := range []string{dir, filepath.Join(dir, "cgroup.procs"), filepath.Join(dir, "tasks")} {
-			require.NoError(t, os.Chown(path, nobody, nobody))
-		}
+		giveGroup(t, dir, "cgroup.procs", "tasks")
 		join.WriteString("echo $$ > " + dir + "/cgroup.procs && ")
 	}
-	id := strconv.Itoa(nobody)
-	cmd := exec.Command("sh", "-c", join.String()+"exec "+setpriv+" --reuid "+id+" --regid "+id+" --clear-groups "+program+" -test.v -test.parallel 4")
-	cmd.Dir, cmd.Env = home, []string{"HOME=" + home, "TMPDIR=" + home, "PATH=" + os.Getenv("PATH")}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "--- PASS: TestHostIsHidden")
-	require.Contains(t, string(out), "--- PASS: TestProbe")
+	shell, err := exec.LookPath("sh")
+	require.NoError(t, err)
+	cmd.Path, cmd.Args = shell, []string{"sh", "-c", join.String() + `exec "$@"`, "sh", cmd.Args[0], "-test.v", "-test.parallel", "4"}
+}
+
+// giveGroup makes a control group that is nobody's, for the time of the test.
+func giveGroup(t *testing.T, dir string, files ...string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skipf("SKIPPED: cannot make a control group: %v", err)
+	}
+	t.Cleanup(func() {
+		left, _ := filepath.Glob(filepath.Join(dir, "previewd*"))
+		for _, group := range append(left, dir) {
+			if err := os.Remove(group); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	})
+	require.NoError(t, os.Chown(dir, nobody, nobody))
+	for _, file := range files {
+		require.NoError(t, os.Chown(filepath.Join(dir, file), nobody, nobody))
+	}
 }

@@ -27,11 +27,11 @@ type Build struct {
 func (db *DB) InsertBuild(ctx context.Context, b *Build) error {
 	_, err := db.exec(ctx, `
 		INSERT INTO worker_builds (id, project_id, seq, state, max_attempts, runnable_at, reference_id, prompt, template, metadata,
-			source_digest, source_files, source_bytes, created_by, request_id, queued_at, owner_id, fair_rank)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
+			source_digest, source_files, source_bytes, created_by, request_id, queued_at, owner_id, fair_rank, repairs)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
 		b.ID, b.ProjectID, b.Seq, string(b.State.Status), b.State.MaxAttempts, micros(b.State.RunnableAt), b.ReferenceID,
 		b.Prompt, b.Template, b.Metadata, string(b.Source.Digest), b.Source.Files, b.Source.Bytes,
-		b.CreatedBy, b.RequestID, micros(b.QueuedAt), b.OwnerID, b.FairRank)
+		b.CreatedBy, b.RequestID, micros(b.QueuedAt), b.OwnerID, b.FairRank, null(b.Repairs))
 	return err
 }
 
@@ -40,7 +40,7 @@ const buildColumns = `
 	b.lease_until, b.cancel_reason, b.cancel_deadline, b.superseded_by, b.failure_class, b.failure, b.reference_id,
 	b.runner, b.runner_reason, b.isolation, b.prompt, b.template, b.metadata, b.source_digest, b.source_files,
 	b.source_bytes, b.log_bytes, b.created_by, b.request_id, b.queued_at, b.started_at, b.finished_at,
-	b.owner_id, b.fair_rank, b.cache_state, b.claimed_at, COALESCE(v.number, 0)`
+	b.owner_id, b.fair_rank, b.cache_state, b.claimed_at, b.repairs, b.packages, COALESCE(v.number, 0)`
 
 const buildFrom = ` FROM worker_builds b LEFT JOIN worker_versions v ON v.build_id = b.id `
 
@@ -49,6 +49,7 @@ type buildScan struct {
 	runnerID, cancelReason, supersededBy, failureClass, failure  *string
 	runnable, queued, lease, cancelDeadline, startedAt, finished *int64
 	claimed                                                      *int64
+	repairs                                                      *string
 }
 
 func (s *buildScan) dest(b *Build) []any {
@@ -57,12 +58,12 @@ func (s *buildScan) dest(b *Build) []any {
 		&s.runnable, &s.runnerID, &s.lease, &s.cancelReason, &s.cancelDeadline, &s.supersededBy, &s.failureClass,
 		&s.failure, &b.ReferenceID, &b.Runner, &b.Reason, &b.Isolation, &b.Prompt, &b.Template, &b.Metadata,
 		(*string)(&b.Source.Digest), &b.Source.Files, &b.Source.Bytes, &b.LogBytes, &b.CreatedBy, &b.RequestID,
-		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &s.claimed, &b.Version,
+		&s.queued, &s.startedAt, &s.finished, &b.OwnerID, &b.FairRank, &b.Cache, &s.claimed, &s.repairs, &b.Packages, &b.Version,
 	}
 }
 
 func (s *buildScan) fill(b *Build) error {
-	b.RunnerID, b.SupersededBy = text(s.runnerID), text(s.supersededBy)
+	b.RunnerID, b.SupersededBy, b.Repairs = text(s.runnerID), text(s.supersededBy), text(s.repairs)
 	b.CancelReason = previewd.CancelReason(text(s.cancelReason))
 	b.QueuedAt, b.StartedAt, b.FinishedAt = timeOf(s.queued), timePtr(s.startedAt), timePtr(s.finished)
 	b.ClaimedAt = timeOf(s.claimed)
@@ -160,6 +161,12 @@ func (db *DB) ListActiveBuilds(ctx context.Context, projectID string) ([]*Build,
 		WHERE b.project_id = $1 AND b.state IN ('queued', 'building', 'canceling') ORDER BY b.seq`, projectID)
 }
 
+// NewestBuild returns the number of the project's newest build.
+func (db *DB) NewestBuild(ctx context.Context, projectID string) (seq int64, err error) {
+	_, err = db.one(ctx, []any{&seq}, `SELECT last_build_seq FROM worker_projects WHERE id = $1`, projectID)
+	return seq, err
+}
+
 // FindWaiting returns the id of the project's build that waits, or "".
 func (db *DB) FindWaiting(ctx context.Context, projectID string) (id string, err error) {
 	_, err = db.one(ctx, []any{&id}, `SELECT id FROM worker_builds WHERE project_id = $1 AND state = 'queued'`, projectID)
@@ -213,10 +220,10 @@ func (db *DB) UpdateBuild(ctx context.Context, read previewd.BuildState, b *Buil
 		UPDATE worker_builds SET state = $4, step = $5, epoch = $6, attempt = $7, runnable_at = $8, runner_id = $9,
 			lease_until = $10, cancel_reason = $11, cancel_deadline = $12, superseded_by = $13, failure_class = $14,
 			failure = $15, runner = $16, runner_reason = $17, isolation = $18, started_at = $19, finished_at = $20, cache_state = $21,
-			claimed_at = $22
+			claimed_at = $22, packages = $23
 		WHERE id = $1 AND `+guard,
 		b.ID, read.Epoch, string(read.Status),
 		string(s.Status), b.Step, s.Epoch, s.Attempt, micros(s.RunnableAt), null(b.RunnerID),
 		micros(s.LeaseUntil), null(string(s.CancelReason)), micros(s.CancelDeadline), null(b.SupersededBy),
-		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, microsPtr(b.StartedAt), microsPtr(b.FinishedAt), b.Cache, micros(b.ClaimedAt)))
+		null(string(s.FailureClass)), failure, b.Runner, b.Reason, b.Isolation, microsPtr(b.StartedAt), microsPtr(b.FinishedAt), b.Cache, micros(b.ClaimedAt), b.Packages))
 }

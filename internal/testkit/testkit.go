@@ -149,12 +149,15 @@ type App struct {
 	Token string
 }
 
-// StartApp runs a server on a free port and an empty data folder, with a token of
-// its own. The test binary must be able to be a build's child: see MainWithChild.
+// StartApp runs a server on a free port, with a token of its own and, unless cfg
+// names one, an empty data folder. The test binary must be able to be a build's child: see MainWithChild.
 func StartApp(tb testing.TB, cfg config.Config) *App {
 	tb.Helper()
 	const token = "test-token-0123456789"
-	cfg.Addr, cfg.Data, cfg.ServiceToken = "127.0.0.1:0", filepath.Join(tb.TempDir(), "data"), token
+	cfg.Addr, cfg.ServiceToken = "127.0.0.1:0", token
+	if cfg.Data == "" {
+		cfg.Data = filepath.Join(tb.TempDir(), "data")
+	}
 	a, err := app.New(context.Background(), app.Options{
 		Config: cfg, Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})

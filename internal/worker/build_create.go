@@ -34,6 +34,7 @@ type buildCreation struct {
 	policy previewd.BuildPolicy
 	build  *store.Build
 	key    store.Key
+	newest int64       // number of the build that must be the project's newest; 0 for any
 	view   *queueState // taken before the transaction, which must not wait for another connection
 }
 
@@ -61,8 +62,13 @@ func (s *Service) CreateBuild(ctx context.Context, req previewd.CreateBuildReque
 		Fingerprint: fingerprint(operationCreateBuild, []string{req.ProjectID, string(req.Policy)}, in),
 		Status:      http.StatusCreated, ResourceID: c.build.ID, RequestID: req.Caller.RequestID,
 	}
-	if req.IdempotencyKey != "" {
-		_, done, err := s.flights.take(ctx, c.key.Principal+" "+c.key.Key)
+	return c.create(ctx)
+}
+
+// create makes the build, or repeats what an equal request got.
+func (c *buildCreation) create(ctx context.Context) (*previewd.Build, error) {
+	if c.key.Key != "" {
+		_, done, err := c.flights.take(ctx, c.key.Principal+" "+c.key.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -72,9 +78,9 @@ func (s *Service) CreateBuild(ctx context.Context, req previewd.CreateBuildReque
 	if err != nil || build.Replayed != "" {
 		return build, err
 	}
-	s.changed(req.ProjectID)
-	s.Log.InfoContext(ctx, "build created", telemetry.ProjectID, req.ProjectID, telemetry.BuildID, build.ID,
-		telemetry.RequestID, req.Caller.RequestID)
+	c.changed(build.ProjectID)
+	c.Log.InfoContext(ctx, "build created", telemetry.ProjectID, build.ProjectID, telemetry.BuildID, build.ID,
+		telemetry.RequestID, c.build.RequestID)
 	return build, nil
 }
 
@@ -114,8 +120,9 @@ func (c *buildCreation) run(ctx context.Context) (*previewd.Build, error) {
 
 // statusOfRefusal is what a stored refusal is answered with.
 var statusOfRefusal = map[previewd.Code]int{
-	previewd.CodeNotFound:    http.StatusNotFound,
-	previewd.CodeBuildActive: http.StatusConflict,
+	previewd.CodeNotFound:      http.StatusNotFound,
+	previewd.CodeBuildActive:   http.StatusConflict,
+	previewd.CodeBuildOutdated: http.StatusConflict,
 }
 
 func isDefinitive(code previewd.Code) bool { return statusOfRefusal[code] != 0 }
@@ -170,8 +177,10 @@ func (c *buildCreation) replay(ctx context.Context, stored *store.Key) (*preview
 
 // prunedRefusal repeats a refusal of which only the status is kept.
 func prunedRefusal(stored *store.Key) error {
+	repair := stored.Operation == operationRepairBuild
 	for code, status := range statusOfRefusal {
-		if status == stored.Status {
+		// A repair is refused with a 409 for another reason than other builds are.
+		if status == stored.Status && (status != http.StatusConflict || repair == (code == previewd.CodeBuildOutdated)) {
 			return &previewd.Error{
 				Code: code, Message: "The request was refused, and the words are no longer kept: use a new key to try again.",
 				Replay: previewd.Replay{Replayed: previewd.ReplayedResource, OriginalRequestID: stored.RequestID},
@@ -190,6 +199,9 @@ func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
 	}
 	older, err := tx.ListActiveBuilds(ctx, b.ProjectID)
 	if err != nil {
+		return err
+	}
+	if err := c.checkNewest(ctx, tx); err != nil {
 		return err
 	}
 	if len(older) > 0 && c.policy == previewd.PolicyReject {
@@ -220,6 +232,9 @@ func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
 	queued := queuedEvent(b, b.Seq)
 	if queued.Data["policy"] = c.policy; len(ended) > 0 {
 		queued.Data["supersedes"] = ended
+	}
+	if b.Repairs != "" {
+		queued.Data["repairs"] = b.Repairs
 	}
 	if err := tx.AppendEvents(ctx, b.ProjectID, queued); err != nil {
 		return err

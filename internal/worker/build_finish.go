@@ -38,6 +38,7 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 			return nil // the answer to an earlier call was lost: the result stands
 		}
 		b.Runner, b.Reason, b.Isolation, b.Cache, b.Failure = out.Runner, out.Reason, out.Isolation, out.Cache, out.Failure
+		b.Packages = len(out.Packages)
 		trigger.Delay = s.Retry(b.Attempt)
 		c := change{actor: "runner/" + b.RunnerID}
 		if c.from, err = s.move(ctx, tx, b, trigger); err != nil {
@@ -48,6 +49,11 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 				return err
 			}
 			c.data = map[string]any{"version": b.Version, "files": len(manifest.Files), "bytes": manifest.Size()}
+		}
+		if len(out.Packages) > 0 {
+			if err := tx.PutPackages(ctx, b.ID, out.Packages); err != nil {
+				return err
+			}
 		}
 		if moved {
 			c.then = append(c.then, activatedEvent(b, b.Version, false))

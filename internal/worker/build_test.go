@@ -231,6 +231,9 @@ func TestReaperEndsWhatNobodyTakes(t *testing.T) {
 			require.NoError(t, f.Reap(t.Context()))
 			return f.status(p.BuildID) == previewd.BuildFailed
 		})
+		b, err := f.FindBuild(t.Context(), p.BuildID, 0)
+		require.NoError(t, err)
+		require.Equal(t, previewd.FailQueueTimeout, b.Failure.Code)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/detect"
 )
 
 // Limits bound what a request may carry.
@@ -195,6 +196,11 @@ func parseMetadata(raw map[string]any, limit int) (metadata, string, error) {
 	m, err := decodeMetadata(string(text))
 	if err != nil {
 		return m, "", invalid("metadata.template must be a string, metadata.build.env an object of strings.", err.Error())
+	}
+	if m.Build != nil {
+		if wrong := detect.CheckRequest(m.Build); wrong != nil {
+			return m, "", invalid(wrong.Message, wrong.Hint)
+		}
 	}
 	for name := range m.env {
 		if !envName.MatchString(name) {

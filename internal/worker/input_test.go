@@ -80,6 +80,15 @@ func TestCreateRefusesBadInput(t *testing.T) {
 			"SecretEnv": {func(r *previewd.CreatePreviewRequest) {
 				r.Metadata = map[string]any{"build": map[string]any{"env": map[string]any{"AWS_SECRET": "x"}}}
 			}, previewd.CodeInvalid},
+			"UnknownBuildMember": {func(r *previewd.CreatePreviewRequest) {
+				r.Metadata = map[string]any{"build": map[string]any{"outptu": "x"}}
+			}, previewd.CodeInvalid},
+			"BuildIsAString": {func(r *previewd.CreatePreviewRequest) {
+				r.Metadata = map[string]any{"build": map[string]any{"build": "vite build && rm -rf /"}}
+			}, previewd.CodeInvalid},
+			"BuildIsAList": {func(r *previewd.CreatePreviewRequest) {
+				r.Metadata = map[string]any{"build": []any{"runner"}}
+			}, previewd.CodeInvalid},
 		} {
 			req := request()
 			c.change(&req)

@@ -17,6 +17,7 @@ import (
 const (
 	operationCreatePreview = "POST /v1/create-preview-for-new-project"
 	operationCreateBuild   = "POST /v1/projects/{projectId}/builds"
+	operationRepairBuild   = "POST /v1/builds/{buildId}/repair"
 )
 
 // CreatePreview implements previewd.Worker: key, project, build, events, audit

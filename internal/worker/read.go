@@ -135,6 +135,19 @@ func (s *Service) ReadLog(ctx context.Context, buildID string, offset int64, lim
 	}, nil
 }
 
+// ListPackages implements previewd.Reader.
+func (s *Service) ListPackages(ctx context.Context, buildID string) (*previewd.PackageList, error) {
+	if _, err := s.FindBuild(ctx, buildID, 0); err != nil {
+		return nil, err
+	}
+	packages, err := s.Store.ListPackages(ctx, buildID)
+	list := &previewd.PackageList{BuildID: buildID, Packages: append([]previewd.Package{}, packages...)}
+	for _, p := range packages {
+		list.Bytes += p.Bytes
+	}
+	return list, err
+}
+
 // FindSite implements preview.Source: what a project's host shows, or with a
 // build id that of one build. Manifest is "" while there is no version.
 func (s *Service) FindSite(ctx context.Context, projectID, buildID string) (*previewd.Site, error) {

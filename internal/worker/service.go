@@ -24,6 +24,7 @@ type Config struct {
 	PreviewURL func(label string) string // URL of the preview host with this label
 	Switched   func(projectID string)    // called after a project's current version has changed; default nothing
 	Deleted    func(projectID string)    // called after a project was deleted; default nothing
+	Room       func() error              // returns CodeDiskFull when nothing new can be stored; default nil, always
 	NewID      func() string             // default previewd.NewID
 	Limits     Limits                    // default DefaultLimits
 	Queue      *store.QueueLimits        // default DefaultQueue
@@ -102,6 +103,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Deleted == nil {
 		cfg.Deleted = func(string) {}
+	}
+	if cfg.Room == nil {
+		cfg.Room = func() error { return nil }
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = previewd.NewID

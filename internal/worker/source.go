@@ -2,12 +2,15 @@ package worker
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -44,18 +47,61 @@ func (s *Service) prepareInput(ctx context.Context, prompt string, files preview
 	if err := checkFiles(tree, s.Limits); err != nil {
 		return input{}, err
 	}
+	source, err := s.storeTree(ctx, tree)
+	return input{prompt: prompt, template: meta.Template, metadata: text, files: digestFiles(files), source: source}, err
+}
+
+// storeTree stores a tree, once for all that are equal.
+func (s *Service) storeTree(ctx context.Context, tree previewd.Files) (previewd.Source, error) {
 	pack, err := packTree(tree)
 	if err != nil {
-		return input{}, err
+		return previewd.Source{}, err
+	}
+	if err := s.checkRoom(ctx, pack); err != nil {
+		return previewd.Source{}, err
 	}
 	blob, err := s.Artifacts.PutBytes(ctx, pack)
 	if err == nil {
 		err = fault.Point("source.stored")
 	}
-	return input{
-		prompt: prompt, template: meta.Template, metadata: text, files: digestFiles(files),
-		source: previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()},
-	}, err
+	return previewd.Source{Digest: blob.Digest, Files: len(tree), Bytes: tree.Size()}, err
+}
+
+// checkRoom refuses what is new while the disk has no room for more. A request
+// that is repeated brings nothing new, and gets its answer.
+func (s *Service) checkRoom(ctx context.Context, pack []byte) error {
+	full := s.Room()
+	if full == nil {
+		return nil
+	}
+	there, err := s.Artifacts.Has(ctx, previewd.Blob{Digest: previewd.DigestOf(pack), Size: int64(len(pack))})
+	if err == nil && !there {
+		err = full
+	}
+	return err
+}
+
+// readTree returns a tree that storeTree has stored.
+func (s *Service) readTree(ctx context.Context, digest previewd.Digest) (previewd.Files, error) {
+	pack, err := s.Artifacts.Open(ctx, digest)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the source %s: %w", digest, err)
+	}
+	defer pack.Close()
+	tree := previewd.Files{}
+	archive := tar.NewReader(bufio.NewReaderSize(pack, 64<<10))
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return tree, nil
+		}
+		if err == nil {
+			tree[header.Name], err = io.ReadAll(archive)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the source %s: %w", digest, err)
+		}
+	}
 }
 
 // digestFiles covers the files that were sent, and not the template below them,

@@ -41,10 +41,13 @@ func (s *Server) createBuild(ctx context.Context, in *createBuildInput) (*create
 	if err != nil {
 		return nil, err
 	}
-	out := &createBuildOutput{
+	return createdBuild(build), nil
+}
+
+func createdBuild(build *previewd.Build) *createBuildOutput {
+	return &createBuildOutput{
 		Status: httpx.CreatedStatus(build.Replay), Location: "/v1/builds/" + build.ID, ReplayOutput: httpx.ReplayOf(build.Replay), Body: build,
 	}
-	return out, nil
 }
 
 type getBuildInput struct {

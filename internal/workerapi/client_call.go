@@ -101,6 +101,8 @@ func (c *Client) judge(ctx context.Context, r *try, err error) (outcome, error) 
 	}
 	r.after = max(e.RetryAfter, r.after)
 	switch {
+	case e.Code == previewd.CodeDiskFull:
+		return alive, err // it still reads, and more tries make no room
 	case r.status >= 500:
 		r.again = true
 		if e.ReferenceID == "" { // something before the worker speaks for it

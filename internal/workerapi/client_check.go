@@ -49,6 +49,13 @@ func checkBuild(b *previewd.Build, id, projectID string) error {
 	return err
 }
 
+func checkFailure(p *previewd.FailurePacket, buildID string) error {
+	return cmp.Or(
+		isID("buildId", p.BuildID, buildID), isID("projectId", p.ProjectID, ""), isTrue(p.Seq >= 1, "seq is missing"),
+		isTrue(p.Failure.Code != "", "the failure has no code"), isTrue(p.ReferenceID != "", "referenceId is missing"),
+	)
+}
+
 func checkProject(p *previewd.Project, id, userID string) error {
 	return cmp.Or(
 		isID("id", p.ID, id), isTrue(p.UserID != "" && (userID == "" || p.UserID == userID), "userId is another"),

@@ -1,6 +1,7 @@
 package workerapi
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -37,6 +38,39 @@ func (c *Client) CreateBuild(ctx context.Context, req previewd.CreateBuildReques
 			return c.worker.CreateBuild(ctx, req)
 		},
 		func(b *previewd.Build) error { return checkBuild(b, "", req.ProjectID) })
+	if err == nil && build.Replayed == "" {
+		c.recent.add(build.ProjectID, build.ID)
+	}
+	return build, err
+}
+
+// FindFailure implements previewd.Worker.
+func (c *Client) FindFailure(ctx context.Context, buildID string) (*previewd.FailurePacket, error) {
+	if !previewd.IsID(buildID) {
+		return nil, previewd.NotFound("build", buildID)
+	}
+	return ask(ctx, c, c.read(),
+		func(ctx context.Context, _ time.Duration) (*previewd.FailurePacket, error) {
+			return c.worker.FindFailure(ctx, buildID)
+		},
+		func(p *previewd.FailurePacket) error { return checkFailure(p, buildID) })
+}
+
+// RepairBuild implements previewd.Worker. It needs a key.
+func (c *Client) RepairBuild(ctx context.Context, req previewd.RepairBuildRequest) (*previewd.Build, error) {
+	switch {
+	case req.IdempotencyKey == "":
+		return nil, keyMissing()
+	case !previewd.IsID(req.BuildID):
+		return nil, previewd.NotFound("build", req.BuildID)
+	}
+	build, err := ask(ctx, c, call{timeout: c.cfg.Timeouts.Change, caller: req.Caller},
+		func(ctx context.Context, _ time.Duration) (*previewd.Build, error) {
+			return c.worker.RepairBuild(ctx, req)
+		},
+		func(b *previewd.Build) error {
+			return cmp.Or(checkBuild(b, "", ""), isID("repairs", b.Repairs, req.BuildID))
+		})
 	if err == nil && build.Replayed == "" {
 		c.recent.add(build.ProjectID, build.ID)
 	}
@@ -155,6 +189,18 @@ func (c *Client) ListTemplates(ctx context.Context) ([]previewd.Template, error)
 			return c.worker.ListTemplates(ctx)
 		},
 		checkTemplates)
+}
+
+// ListPackages implements previewd.Worker.
+func (c *Client) ListPackages(ctx context.Context, buildID string) (*previewd.PackageList, error) {
+	if !previewd.IsID(buildID) {
+		return nil, previewd.NotFound("build", buildID)
+	}
+	return ask(ctx, c, c.read(),
+		func(ctx context.Context, _ time.Duration) (*previewd.PackageList, error) {
+			return c.worker.ListPackages(ctx, buildID)
+		},
+		func(l *previewd.PackageList) error { return isID("buildId", l.BuildID, buildID) })
 }
 
 // maxLogChunk is what the worker answers at most.

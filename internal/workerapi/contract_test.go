@@ -88,7 +88,7 @@ func TestContract(t *testing.T) {
 	t.Parallel()
 	parts := map[string]func(*contract){
 		"Create": (*contract).create, "NextBuild": (*contract).nextBuild, "Cancel": (*contract).cancel,
-		"Delete": (*contract).remove, "Projects": (*contract).projects, "Wait": (*contract).wait,
+		"Delete": (*contract).remove, "Repair": (*contract).repair, "Projects": (*contract).projects, "Wait": (*contract).wait,
 		"Built": (*contract).built, "Events": (*contract).events, "Operations": (*contract).operations,
 		"Integrity": (*contract).integrity, "Env": (*contract).env, "NotThere": (*contract).notThere, "Invalid": (*contract).invalid,
 	}
@@ -241,51 +241,6 @@ func (c *contract) remove() {
 	c.fails(previewd.CodeNotFound, err)
 }
 
-func (c *contract) env() {
-	ctx, p := c.t.Context(), c.made()
-	set := previewd.SetEnvRequest{ProjectID: p.ProjectID, Name: "API_URL", Value: "https://a.test/?ä&<", Scopes: []previewd.EnvScope{"install", "build"}, Caller: caller}
-	for range 2 {
-		v, err := c.SetEnv(ctx, set)
-		require.NoError(c.t, err)
-		require.Equal(c.t, "https://a.test/?ä&<", *v.Value)
-	}
-	secret := set
-	secret.Name, secret.Secret, secret.Scopes = "TOKEN", true, nil
-	v, err := c.SetEnv(ctx, secret)
-	require.NoError(c.t, err)
-	require.Nil(c.t, v.Value)
-	require.Equal(c.t, []previewd.EnvScope{"build"}, v.Scopes)
-	c.same(c.ListEnv(ctx, p.ProjectID))(c.service.ListEnv(ctx, p.ProjectID))
-	claim, err := c.service.ClaimBuild(ctx, "runner", 0)
-	require.NoError(c.t, err)
-	require.Equal(c.t, "https://a.test/?ä&<", string(claim.Vars[1].Value), "as it was sent")
-
-	bad := set
-	bad.Name, bad.Value = "PATH", "not told by errors"
-	_, err = c.SetEnv(ctx, bad)
-	require.NotContains(c.t, c.fails(previewd.CodeInvalid, err).Error(), "not told")
-	for _, name := range []string{"", "..", "A/B", "A B"} {
-		bad.Name = name
-		_, err = c.SetEnv(ctx, bad)
-		c.fails(previewd.CodeInvalid, err)
-		c.fails(previewd.CodeInvalid, c.DeleteEnv(ctx, previewd.DeleteEnvRequest{ProjectID: p.ProjectID, Name: name, Caller: caller}))
-	}
-	for range 2 {
-		require.NoError(c.t, c.DeleteEnv(ctx, previewd.DeleteEnvRequest{ProjectID: p.ProjectID, Name: "TOKEN", Caller: caller}))
-	}
-	list, err := c.ListEnv(ctx, p.ProjectID)
-	require.NoError(c.t, err)
-	require.Len(c.t, list, 1)
-	for _, id := range []string{previewd.NewID(), "", "x"} {
-		_, err = c.ListEnv(ctx, id)
-		c.fails(previewd.CodeNotFound, err)
-		set.ProjectID = id
-		_, err = c.SetEnv(ctx, set)
-		c.fails(previewd.CodeNotFound, err)
-		c.fails(previewd.CodeNotFound, c.DeleteEnv(ctx, previewd.DeleteEnvRequest{ProjectID: id, Name: "A", Caller: caller}))
-	}
-}
-
 func (c *contract) projects() {
 	ctx := c.t.Context()
 	byAnn := c.made()
@@ -331,6 +286,8 @@ func (c *contract) wait() {
 	require.NotEqual(c.t, previewd.BuildQueued, build.Status)
 }
 
+var aPackage = []previewd.Package{{Name: "@a/b", Version: "1.0.0", Bytes: 7, Integrity: "sha512-x", Cached: true}}
+
 // build plays the runner to the end.
 func (c *contract) build() {
 	ctx := c.t.Context()
@@ -343,7 +300,7 @@ func (c *contract) build() {
 	manifest, err := artifact.PutManifest(ctx, c.folder, previewd.Manifest{Files: []previewd.ManifestFile{{Path: "index.html", Blob: blob}}})
 	require.NoError(c.t, err)
 	_, err = c.service.FinishBuild(ctx, claim.Lease, previewd.Outcome{
-		Kind: previewd.OutcomeCompleted, Manifest: manifest, Runner: "static", Isolation: "process",
+		Kind: previewd.OutcomeCompleted, Manifest: manifest, Runner: "static", Isolation: "process", Packages: aPackage,
 	})
 	require.NoError(c.t, err)
 }
@@ -359,6 +316,10 @@ func (c *contract) built() {
 	for _, page := range []previewd.Page{{}, {Limit: 1}, {Cursor: "2"}} {
 		c.same(c.ListVersions(ctx, p.ProjectID, page))(c.service.ListVersions(ctx, p.ProjectID, page))
 	}
+	c.same(c.ListPackages(ctx, p.BuildID))(c.service.ListPackages(ctx, p.BuildID))
+	list, err := c.ListPackages(ctx, p.BuildID)
+	require.NoError(c.t, err)
+	require.Equal(c.t, &previewd.PackageList{BuildID: p.BuildID, Bytes: 7, Packages: aPackage}, list)
 	for _, limit := range []int{0, 5, 1 << 20} {
 		c.same(c.ReadLog(ctx, p.BuildID, 4, limit))(c.service.ReadLog(ctx, p.BuildID, 4, limit))
 	}

@@ -19,5 +19,5 @@ func TestBodiesMayTakeTheirTime(t *testing.T) {
 			require.Equal(t, 2*time.Minute, item.Post.BodyReadTimeout, path)
 		}
 	}
-	require.Equal(t, 2, bodies)
+	require.Equal(t, 3, bodies)
 }
