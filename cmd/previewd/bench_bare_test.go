@@ -22,7 +22,7 @@ import (
 // there, in a sandbox and as an unprivileged process on the disk, in turns: what the
 // sandbox costs. It says how long a sandbox takes to start too. On a machine with
 // other things to do a sandbox gets less of the CPU than others, on purpose: then
-// the seconds of CPU tell more than those of the clock.
+// run this in a control group of its own, in which neither has others beside it.
 func BenchmarkSandboxBesideBare(b *testing.B) {
 	_, pack := fetchStarts(b)
 	tools, err := toolchain.Prepare(b.Context(), filepath.Join(b.TempDir(), "toolchains"))
