@@ -239,8 +239,10 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 		"Processes": {build: "for i in $(seq 200); do sleep 60 & done; exit 1", want: want{previewd.FailPidsLimit, "build", "64"}},
 		"Disk":      {build: "head -c 100000000 /dev/zero > big", want: want{previewd.FailDiskLimit, "build", ""}},
 		"Log":       {build: `node -e "for (;;) require('fs').writeSync(1, 'x'.repeat(65536))"`, want: want{previewd.FailOutputLimit, "build", "64 MB"}},
-		"Idle":      {build: "sleep 60", want: want{previewd.FailIdleTimeout, "build", "3s"}},
-		"Network":   {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
+		"Idle": {build: "sleep 60", change: func(tree map[string]string) {
+			tree["previewd.json"] = `{"install": []}` // which can take as long, on a machine with much to do
+		}, want: want{previewd.FailIdleTimeout, "build", "3s"}},
+		"Network": {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
 		"Denied": {
 			build: "node knock.js",
 			change: func(tree map[string]string) {
