@@ -59,7 +59,7 @@ var (
 	}
 	bunKeeper = &keeper{
 		strict: "bun install --frozen-lockfile", install: []string{"bun", "install", "--frozen-lockfile", "--ignore-scripts"},
-		rebuild: rebuildNPM, own: []string{"bun", "run", "--if-present"}, scripts: ownScripts, refuses: []string{"bunfig.toml", "bun.lockb"}, link: localInYAML,
+		rebuild: rebuildNPM, own: runByNPM, scripts: ownScripts, refuses: []string{"bunfig.toml", "bun.lockb"}, link: localInYAML,
 	}
 )
 
