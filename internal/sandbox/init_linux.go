@@ -359,6 +359,9 @@ func (i *initProcess) serve() error {
 // startAsVictim starts a task that the kernel kills before anything else of the
 // machine when memory runs out; then this process can still say so.
 func (i *initProcess) startAsVictim(cmd *exec.Cmd) error {
+	if i.victim == nil {
+		return cmd.Start()
+	}
 	if _, err := i.victim.WriteAt([]byte("1000"), 0); err != nil {
 		return err
 	}

@@ -1,0 +1,297 @@
+package container
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/previewd/previewd/internal/sandbox"
+)
+
+// labelOwner is on containers, with the name of the server that has made them.
+const labelOwner = "previewd.runner"
+
+const imageRepository = "previewd-toolchain"
+
+// dockerBackend makes containers of a Docker Engine.
+type dockerBackend struct {
+	Config
+	engine *engine
+
+	mu     sync.Mutex
+	images map[string]string // of the root file systems that are there
+}
+
+// image returns the image of a root file system, which is named after what is in
+// it, and makes it if it is not there.
+func (d *dockerBackend) image(ctx context.Context, root string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	tag := filepath.Base(root)
+	name := imageRepository + ":" + tag
+	if d.images[root] != "" {
+		return name, nil
+	}
+	there, err := d.engine.hasImage(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if !there {
+		read, write := io.Pipe()
+		go func() { write.CloseWithError(packRoot(write, root)) }()
+		err = d.engine.importImage(ctx, imageRepository, tag, read)
+		read.Close()
+		if err != nil {
+			return "", err
+		}
+	}
+	d.images[root] = name
+	return name, nil
+}
+
+// packRoot writes a root file system as a tar in which all is root's.
+func packRoot(w io.Writer, root string) error {
+	archive := tar.NewWriter(w)
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(root, name)
+		if err != nil || below == "." {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		header := &tar.Header{Name: filepath.ToSlash(below), Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0)}
+		switch entry.Type() {
+		case fs.ModeDir:
+			header.Typeflag = tar.TypeDir
+			header.Name += "/"
+		case fs.ModeSymlink:
+			header.Typeflag = tar.TypeSymlink
+			header.Linkname, err = os.Readlink(name)
+		case 0:
+			header.Typeflag, header.Size = tar.TypeReg, info.Size()
+		default:
+			return nil
+		}
+		if err == nil {
+			err = archive.WriteHeader(header)
+		}
+		if err != nil || header.Typeflag != tar.TypeReg {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(archive, f)
+		return err
+	})
+	return errors.Join(err, archive.Close())
+}
+
+type dockerMount struct {
+	Type, Source, Target string
+	ReadOnly             bool
+}
+
+type dockerUlimit struct {
+	Name       string
+	Soft, Hard int64
+}
+
+type dockerHostConfig struct {
+	NetworkMode, IpcMode, Runtime string
+	Memory, MemorySwap, PidsLimit int64
+	NanoCpus, CpuShares, ShmSize  int64 //nolint:revive,stylecheck // the API's names
+	CapDrop, SecurityOpt          []string
+	MaskedPaths                   []string
+	ReadonlyRootfs                bool
+	Tmpfs                         map[string]string
+	Mounts                        []dockerMount
+	Ulimits                       []dockerUlimit
+	LogConfig                     map[string]string
+}
+
+// maskedPaths are Docker's own, and what tells of the machine's devices.
+var maskedPaths = []string{
+	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+	"/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices", "/sys/class", "/sys/block", "/sys/bus", "/sys/dev", "/sys/kernel",
+	"/sys/module", "/sys/power", "/sys/hypervisor",
+}
+
+// start starts a container.
+func (d *dockerBackend) start(ctx context.Context, s *spec) (machine, error) {
+	image, err := d.image(ctx, s.Root)
+	if err != nil {
+		return nil, err
+	}
+	host, err := d.hostConfig(s)
+	if err != nil {
+		return nil, err
+	}
+	var made struct {
+		ID string `json:"Id"`
+	}
+	err = d.engine.call(ctx, http.MethodPost, "/containers/create", map[string]any{
+		"Image": image, "Entrypoint": []string{agentPath, AgentArg}, "User": fmt.Sprintf("%d:%d", s.uid, s.uid),
+		"Hostname": "build", "Labels": map[string]string{labelOwner: d.Owner}, "HostConfig": host,
+	}, &made)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+	}
+	m := &dockerMachine{engine: d.engine, id: made.ID, ended: make(chan struct{})}
+	if err := d.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/start", nil, nil); err != nil {
+		close(m.ended)
+		m.end()
+		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+	}
+	go func() {
+		defer close(m.ended)
+		m.await()
+	}()
+	return m, nil
+}
+
+func (d *dockerBackend) hostConfig(s *spec) (*dockerHostConfig, error) {
+	profile, err := sandbox.SyscallProfile()
+	if err != nil {
+		return nil, err
+	}
+	filter, err := json.Marshal(profile)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := s.mounts()
+	if err != nil {
+		return nil, err
+	}
+	l := s.Limits
+	c := &dockerHostConfig{
+		NetworkMode: "none", IpcMode: "private", Runtime: d.Runtime,
+		Memory: l.Memory, MemorySwap: l.Memory, PidsLimit: l.Processes, NanoCpus: int64(l.CPUs) * 10_000_000, CpuShares: 256, ShmSize: shmSize(l),
+		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges", "seccomp=" + string(filter)}, MaskedPaths: maskedPaths,
+		ReadonlyRootfs: true, Tmpfs: map[string]string{}, LogConfig: map[string]string{"Type": "none"},
+	}
+	for dir, options := range s.scratch() {
+		c.Tmpfs[dir] = "rw,exec,nosuid,nodev," + options
+	}
+	for inside, outside := range mounts {
+		c.Mounts = append(c.Mounts, dockerMount{Type: "bind", Source: outside, Target: inside, ReadOnly: true})
+	}
+	for name, limit := range map[string]int64{
+		"core": 0, "fsize": l.FileSize, "nofile": l.OpenFiles, "memlock": 64 << 10, "msgqueue": 0, "sigpending": 1024,
+	} {
+		c.Ulimits = append(c.Ulimits, dockerUlimit{name, limit, limit})
+	}
+	return c, nil
+}
+
+// sweep removes what a server of this name has left behind.
+func (d *dockerBackend) sweep(ctx context.Context) error {
+	ids, err := d.engine.containers(ctx, labelOwner+"="+d.Owner)
+	for _, id := range ids {
+		err = errors.Join(err, d.engine.remove(ctx, id))
+	}
+	return err
+}
+
+func (d *dockerBackend) fix(reason string) string {
+	switch {
+	case strings.Contains(reason, "cannot reach the Docker Engine"):
+		return "Start the Docker Engine, name its socket with --docker-socket, and let the server's user open it."
+	case strings.Contains(reason, "unknown runtime") || strings.Contains(reason, "unknown or invalid runtime name"):
+		return "Add the runtime to the engine's daemon.json, or leave out --docker-runtime."
+	case strings.Contains(reason, "bind source path does not exist"):
+		return "The engine must see the server's own folders: run it on the same machine, and the server in no container."
+	}
+	return agentFix(reason)
+}
+
+type dockerMachine struct {
+	engine *engine
+	id     string
+	ended  chan struct{}
+	state  struct {
+		OOMKilled bool
+		ExitCode  int
+		Error     string
+	}
+}
+
+// await waits until the container has ended, and asks what of.
+func (m *dockerMachine) await() {
+	ctx := context.Background()
+	_ = m.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/wait", nil, nil)
+	var info struct {
+		State *struct {
+			OOMKilled bool
+			ExitCode  int
+			Error     string
+		}
+	}
+	if m.engine.call(ctx, http.MethodGet, "/containers/"+m.id+"/json", nil, &info) == nil && info.State != nil {
+		m.state = *info.State
+	}
+}
+
+func (m *dockerMachine) dead() <-chan struct{} { return m.ended }
+
+// endTime is what the engine may take to end a container.
+const endTime = 30 * time.Second
+
+// end kills the container, lets it be asked what it died of, and removes it.
+func (m *dockerMachine) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	if !isClosed(m.ended) {
+		_ = m.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/kill", nil, nil) // it may have ended
+		select {
+		case <-m.ended:
+		case <-ctx.Done():
+		}
+	}
+	_ = m.engine.remove(ctx, m.id) // or the sweep at the next start
+}
+
+func (m *dockerMachine) outOfMemory() bool    { return isClosed(m.ended) && m.state.OOMKilled }
+func (m *dockerMachine) usage() sandbox.Usage { return sandbox.Usage{} }
+
+func (m *dockerMachine) said() string {
+	if !isClosed(m.ended) {
+		return ""
+	}
+	return fmt.Sprintf("code %d %s", m.state.ExitCode, m.state.Error)
+}
+
+// check asks the engine what it has set.
+func (m *dockerMachine) check(l sandbox.Limits) []sandbox.Check {
+	var info struct {
+		HostConfig struct {
+			Memory, MemorySwap, PidsLimit int64
+			NetworkMode                   string
+			ReadonlyRootfs, Privileged    bool
+		}
+	}
+	err := m.engine.call(context.Background(), http.MethodGet, "/containers/"+m.id+"/json", nil, &info)
+	c := info.HostConfig
+	return []sandbox.Check{{
+		Name: "memory and processes are bounded",
+		OK:   err == nil && c.Memory == l.Memory && c.PidsLimit == l.Processes && c.NetworkMode == "none" && c.ReadonlyRootfs && !c.Privileged,
+		Got:  fmt.Sprintf("%d bytes, %d processes", c.Memory, c.PidsLimit),
+	}}
+}
