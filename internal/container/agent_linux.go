@@ -10,10 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/previewd/previewd/internal/sandbox"
 )
@@ -21,11 +18,15 @@ import (
 // Agent is the whole life of the first process of a container. It ends, and with
 // it all that is in the container, when the host's end of its connection closes.
 func Agent() (exitCode int) {
-	if len(os.Args) > 3 && os.Args[2] == launchArg {
-		return launch(os.Args[3:])
+	a := &agent{root: os.Geteuid() == 0}
+	var err error
+	switch {
+	case len(os.Args) > 3 && os.Args[2] == launchArg:
+		err = launch(os.Args[3:])
+	default:
+		err = a.run()
 	}
-	a := &agent{}
-	if err := a.run(); err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -33,25 +34,22 @@ func Agent() (exitCode int) {
 }
 
 // launch becomes another program once it is told to: when it is in its group.
-func launch(argv []string) (exitCode int) {
+func launch(argv []string) error {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
-		return 1 // its owner has gone
+		return err // its owner has gone
 	}
 	err := syscall.Exec(argv[0], argv, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
-	fmt.Fprintf(os.Stderr, "cannot run %s: %v\n", argv[0], err)
-	return 1
+	return fmt.Errorf("cannot run %s: %w", argv[0], err)
 }
 
 type agent struct {
 	hello
+	root   bool // of gVisor's kernel, which tasks are not
 	tasks  *sandbox.Tasks
 	counts *counters
 }
 
 func (a *agent) run() error {
-	if err := becomeBuilder(); err != nil {
-		return err
-	}
 	control, err := dialHost()
 	if err != nil {
 		return err
@@ -83,15 +81,6 @@ func (a *agent) run() error {
 	}
 }
 
-// becomeBuilder gives up being root, which gVisor's containers begin as so that they
-// can bound their processes.
-func becomeBuilder() error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	return errors.Join(syscall.Setgroups(nil), syscall.Setgid(builderID), syscall.Setuid(builderID))
-}
-
 func dialHost() (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(linkDir, socketName), Net: "unix"})
 }
@@ -108,6 +97,11 @@ func nextLine(lines *bufio.Scanner, message any) error {
 
 // prepare makes all ready that tasks find.
 func (a *agent) prepare() (err error) {
+	if a.root {
+		if err := a.ownKernel(); err != nil {
+			return err
+		}
+	}
 	a.counts = newCounters()
 	if a.tasks, err = sandbox.NewTasks(); err != nil {
 		return err
@@ -119,8 +113,8 @@ func (a *agent) prepare() (err error) {
 		}
 		go a.forward(l, uint32(i))
 	}
-	if a.Modules {
-		if err := copyModules(modulesDir, filepath.Join(sandbox.Workspace, modulesName)); err != nil {
+	if a.Modules && !a.root {
+		if err := a.copyModules(modulesDir, filepath.Join(sandbox.Workspace, modulesName)); err != nil {
 			return fmt.Errorf("cannot lay packages out: %w", err)
 		}
 	}
@@ -189,7 +183,12 @@ func join(inner *net.TCPConn, outer *net.UnixConn) {
 // serve does what is asked. An error ends the container.
 func (a *agent) serve(r request) (reply, error) {
 	if r.Op == opProbe {
-		return reply{Checks: sandbox.SelfChecks(r.Hidden), GVisor: isGVisor()}, nil
+		answer := reply{GVisor: isGVisor()}
+		err := a.asBuilder(func() error {
+			answer.Checks = sandbox.SelfChecks(r.Hidden)
+			return nil
+		})
+		return answer, err
 	}
 	conn, err := a.connect(forTask, r.ID)
 	if err != nil {
@@ -200,10 +199,10 @@ func (a *agent) serve(r request) (reply, error) {
 	case opRun:
 		return a.runTask(r.Task, conn)
 	case opUnpack:
-		err = sandbox.LayOut(conn)
+		err = a.asBuilder(func() error { return sandbox.LayOut(conn) })
 	case opPack:
 		p := &packer{limits: a.Limits, all: r.All}
-		err = p.pack(conn)
+		err = a.asBuilder(func() error { return p.pack(conn) })
 	default:
 		err = fmt.Errorf("the first process does not know how to %q", r.Op)
 	}
@@ -214,8 +213,13 @@ func (a *agent) serve(r request) (reply, error) {
 }
 
 func (a *agent) runTask(t sandbox.Task, conn *net.UnixConn) (reply, error) {
-	// A pipe, since programs cannot open /dev/stdout when it is a socket.
-	read, write, err := os.Pipe()
+	// A pipe, since programs cannot open /dev/stdout when it is a socket; the builder's
+	// own, whom alone it lets.
+	var read, write *os.File
+	err := a.asBuilder(func() (err error) {
+		read, write, err = os.Pipe()
+		return err
+	})
 	if err != nil {
 		return reply{}, err
 	}
@@ -225,27 +229,18 @@ func (a *agent) runTask(t sandbox.Task, conn *net.UnixConn) (reply, error) {
 		_, _ = io.Copy(conn, read)
 		read.Close() // who goes on writing is told
 	}()
-	before := a.counts.events()
-	code := a.tasks.Run(t, write)
+	before, watch := a.counts.events(), a.counts.watch()
+	code := 0
+	err = a.asBuilder(func() error {
+		code = a.tasks.Run(t, write)
+		return nil
+	})
 	write.Close()
 	<-copied
-	after := a.counts.events()
+	after, met := a.counts.events(), watch()
 	usage := a.counts.usage()
 	return reply{
 		Code: code, CPU: usage.CPU, Memory: usage.Memory,
-		OutOfMemory: after.killed > before.killed, ProcessesBound: after.refused > before.refused,
-	}, nil
-}
-
-// isGVisor reports whether the kernel is gVisor's.
-func isGVisor() bool {
-	_, err := os.Stat("/proc/gvisor/kernel_is_gvisor")
-	if err == nil {
-		return true
-	}
-	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return false
-	}
-	return strings.Contains(unix.ByteSliceToString(name.Release[:]), "gvisor")
+		OutOfMemory: after.killed > before.killed, ProcessesBound: met || after.refused > before.refused,
+	}, err
 }

@@ -42,14 +42,6 @@ func New(cfg Config) (*Backend, error) {
 // Sweep ends and removes what an earlier process of the same owner has left.
 func (b *Backend) Sweep(ctx context.Context) error { return b.sweep(ctx) }
 
-// linkUID is the user that the container's first process is for the socket.
-func (b *Backend) linkUID(s *spec) int {
-	if b.Kind == GVisor {
-		return builderID
-	}
-	return s.uid
-}
-
 // Probe opens a box and has it check itself.
 func (b *Backend) Probe(ctx context.Context, cfg sandbox.BoxConfig) sandbox.Report {
 	refused := func(err error) sandbox.Report {
@@ -83,7 +75,7 @@ func (b *Backend) Probe(ctx context.Context, cfg sandbox.BoxConfig) sandbox.Repo
 	if answer.GVisor {
 		report.Level = sandbox.LevelGVisor
 	}
-	if b.Kind == GVisor {
+	if b.gvisor() {
 		report.Checks = append(report.Checks, sandbox.Check{Name: "the kernel is gVisor's", OK: answer.GVisor})
 	}
 	for _, c := range report.Checks {

@@ -15,9 +15,6 @@ import (
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
-// builderID is the user and group of tasks, as seen inside.
-const builderID = 1000
-
 // fetchTime is what fetching a workspace may take.
 const fetchTime = 3 * time.Minute
 
@@ -27,7 +24,8 @@ type machine interface {
 	dead() <-chan struct{}
 	// end ends all that is in it, and returns once nothing is left.
 	end()
-	// outOfMemory reports, of a dead one, whether the kernel has ended it for its memory.
+	// outOfMemory reports whether the kernel has killed any of it for its memory, where
+	// the first process cannot tell: it is dead, or its kernel is another.
 	outOfMemory() bool
 	// usage is what it has taken, if that can be told from outside.
 	usage() sandbox.Usage
@@ -45,6 +43,7 @@ type Box struct {
 	machine machine
 	stop    func() // ends it, once
 	trees   int
+	ranOut  bool // of memory, and a task was told
 	last    sandbox.Usage
 }
 
@@ -52,7 +51,9 @@ type Box struct {
 type spec struct {
 	sandbox.BoxConfig
 	dir string // of the box; the machine may have files there
-	uid int    // of the host, that may use the socket
+	uid int    // of tasks, as the container has it
+	// agentUID is the first process's, who uses the socket.
+	agentUID int
 }
 
 func (s *spec) linkDir() string { return filepath.Join(s.dir, "link") }
@@ -74,6 +75,9 @@ func (b *Backend) Open(ctx context.Context, cfg sandbox.BoxConfig) (*Box, error)
 	if s.uid == 0 {
 		s.uid = cmp.Or(cfg.UID, sandbox.DefaultUID)
 	}
+	if !b.gvisor() {
+		s.agentUID = s.uid // else it is gVisor's root
+	}
 	if err := box.open(ctx, b, s); err != nil {
 		box.Close()
 		return nil, err
@@ -85,7 +89,7 @@ func (b *Box) open(ctx context.Context, backend *Backend, s *spec) (err error) {
 	if err := os.Mkdir(s.linkDir(), 0o700); err != nil {
 		return err
 	}
-	if b.link, err = listen(s.linkDir(), backend.linkUID(s), len(s.Ports)); err != nil {
+	if b.link, err = listen(s.linkDir(), s.agentUID, len(s.Ports)); err != nil {
 		return err
 	}
 	if b.machine, err = backend.start(ctx, s); err != nil {
@@ -100,7 +104,7 @@ func (b *Box) open(ctx context.Context, backend *Backend, s *spec) (err error) {
 		b.link.close()
 	}()
 	defer context.AfterFunc(ctx, b.stop)()
-	err = b.link.greet(hello{Ports: s.Ports, Modules: s.Modules != "", Limits: s.Limits})
+	err = b.link.greet(hello{Ports: s.Ports, Modules: s.Modules != "", Limits: s.Limits, UID: s.uid})
 	if err != nil {
 		return b.broken(ctx, err)
 	}
@@ -161,14 +165,19 @@ func (b *Box) Run(ctx context.Context, t sandbox.Task) (sandbox.End, error) {
 		_, err := io.Copy(output, conn)
 		return err
 	})
+	end := sandbox.End{Code: answer.Code, OutOfMemory: answer.OutOfMemory, ProcessesBound: answer.ProcessesBound}
+	if (err != nil || end.Code != 0) && ctx.Err() == nil && !b.ranOut {
+		b.ranOut = b.machine.outOfMemory()
+		end.OutOfMemory = end.OutOfMemory || b.ranOut
+	}
+	if err != nil && end.OutOfMemory {
+		return sandbox.End{Code: 128 + 9, OutOfMemory: true}, nil // the kernel has taken the whole container
+	}
 	if err != nil {
-		if ctx.Err() == nil && isClosed(b.machine.dead()) && b.machine.outOfMemory() {
-			return sandbox.End{Code: 128 + 9, OutOfMemory: true}, nil // it has taken the whole container
-		}
 		return sandbox.End{}, err
 	}
 	b.last = sandbox.Usage{CPU: answer.CPU, Memory: answer.Memory}
-	return sandbox.End{Code: answer.Code, OutOfMemory: answer.OutOfMemory, ProcessesBound: answer.ProcessesBound}, nil
+	return end, nil
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -4,6 +4,7 @@
 package container
 
 import (
+	"strings"
 	"time"
 
 	"github.com/previewd/previewd/internal/sandbox"
@@ -31,9 +32,22 @@ type Config struct {
 	Owner   string // names the server, which sweeps what it has left behind
 }
 
+// gvisor reports whether containers are to have gVisor's kernel.
+func (c Config) gvisor() bool {
+	return c.Kind == GVisor || strings.Contains(c.Runtime, "runsc") || strings.Contains(c.Runtime, "gvisor")
+}
+
+// ownLimits returns the bounds for what the host sees of gVisor: it needs memory
+// and threads of its own beside what a build may take.
+func ownLimits(l sandbox.Limits) sandbox.Limits {
+	l.Memory += 256 << 20
+	l.Processes = 8*l.Processes + 256
+	return l
+}
+
 // Where a container has what is not of its root file system.
 const (
-	agentDir    = "/.previewd"
+	agentDir    = "/dev/previewd" // /dev is not of the root, which nothing is made in
 	agentPath   = agentDir + "/agent"
 	linkDir     = agentDir + "/link"
 	modulesDir  = agentDir + "/modules"
@@ -47,7 +61,8 @@ type (
 	hello struct {
 		Secret  string
 		Ports   []int
-		Modules bool // there are some to copy
+		Modules bool // there are some
+		UID     int  // of tasks
 		Limits  sandbox.Limits
 	}
 	request struct {

@@ -100,7 +100,7 @@ func startEngine() (socket, none string) {
 	}
 	if machine.runsc != "" {
 		wrapper := filepath.Join(machine.dir, "runsc")
-		script := "#!/bin/sh\nexec " + machine.runsc + " --network=none --platform=systrap --host-uds=open --oci-seccomp --host-settings=ignore \"$@\"\n"
+		script := "#!/bin/sh\nexec " + machine.runsc + " --network=none --platform=systrap --host-uds=open --host-settings=ignore \"$@\"\n"
 		if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 			return "", err.Error()
 		}
@@ -122,6 +122,9 @@ func startEngine() (socket, none string) {
 	return "", "dockerd does not start: " + log.String()
 }
 
+// ways are all ways to make boxes.
+var ways = []string{"docker", "gvisor", "docker-runsc"}
+
 // bench is one way to make boxes.
 type bench struct {
 	*container.Backend
@@ -133,7 +136,7 @@ type bench struct {
 // why it does not.
 func each(t *testing.T, test func(t *testing.T, b *bench)) {
 	t.Helper()
-	for _, name := range []string{"docker", "gvisor"} {
+	for _, name := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, setup(t, name))

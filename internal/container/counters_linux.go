@@ -49,3 +49,31 @@ func number(file, name string) int64 {
 	}
 	return 0
 }
+
+// watch begins to look whether the bound on processes is met, where the kernel does
+// not count how often it was: gVisor's. The result ends that and tells.
+func (c *counters) watch() (met func() bool) {
+	bound := number("pids/pids.max", "")
+	if _, err := os.Stat(groupDir + "pids/pids.events"); err == nil || bound == 0 {
+		return func() bool { return false }
+	}
+	stop, seen := make(chan struct{}), make(chan bool)
+	go func() {
+		every := time.NewTicker(20 * time.Millisecond)
+		defer every.Stop()
+		full := false
+		for {
+			select {
+			case <-stop:
+				seen <- full
+				return
+			case <-every.C:
+				full = full || number("pids/pids.current", "") >= bound
+			}
+		}
+	}()
+	return func() bool {
+		close(stop)
+		return <-seen
+	}
+}

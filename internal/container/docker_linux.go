@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/previewd/previewd/internal/sandbox"
@@ -118,7 +119,7 @@ type dockerHostConfig struct {
 	NetworkMode, IpcMode, Runtime string
 	Memory, MemorySwap, PidsLimit int64
 	NanoCpus, CpuShares, ShmSize  int64 //nolint:revive,stylecheck // the API's names
-	CapDrop, SecurityOpt          []string
+	CapDrop, CapAdd, SecurityOpt  []string
 	MaskedPaths                   []string
 	ReadonlyRootfs                bool
 	Tmpfs                         map[string]string
@@ -147,18 +148,22 @@ func (d *dockerBackend) start(ctx context.Context, s *spec) (machine, error) {
 	var made struct {
 		ID string `json:"Id"`
 	}
+	agent := fmt.Sprintf("%d:%d", s.agentUID, s.agentUID)
 	err = d.engine.call(ctx, http.MethodPost, "/containers/create", map[string]any{
-		"Image": image, "Entrypoint": []string{agentPath, AgentArg}, "User": fmt.Sprintf("%d:%d", s.uid, s.uid),
+		"Image": image, "Entrypoint": []string{agentPath, AgentArg}, "User": agent,
 		"Hostname": "build", "Labels": map[string]string{labelOwner: d.Owner}, "HostConfig": host,
 	}, &made)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
 	}
-	m := &dockerMachine{engine: d.engine, id: made.ID, ended: make(chan struct{})}
+	m := &dockerMachine{engine: d.engine, id: made.ID, gvisor: d.gvisor(), ended: make(chan struct{})}
 	if err := d.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/start", nil, nil); err != nil {
 		close(m.ended)
 		m.end()
 		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+	}
+	if m.gvisor {
+		m.group, _ = sandbox.GroupOf(m.inspect().Pid)
 	}
 	go func() {
 		defer close(m.ended)
@@ -187,8 +192,12 @@ func (d *dockerBackend) hostConfig(s *spec) (*dockerHostConfig, error) {
 		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges", "seccomp=" + string(filter)}, MaskedPaths: maskedPaths,
 		ReadonlyRootfs: true, Tmpfs: map[string]string{}, LogConfig: map[string]string{"Type": "none"},
 	}
-	for dir, options := range s.scratch() {
-		c.Tmpfs[dir] = "rw,exec,nosuid,nodev," + options
+	if d.gvisor() {
+		d.leaveToAgent(c, l)
+	} else {
+		for dir, options := range s.scratch() {
+			c.Tmpfs[dir] = "rw,exec,nosuid,nodev," + options
+		}
 	}
 	for inside, outside := range mounts {
 		c.Mounts = append(c.Mounts, dockerMount{Type: "bind", Source: outside, Target: inside, ReadOnly: true})
@@ -199,6 +208,14 @@ func (d *dockerBackend) hostConfig(s *spec) (*dockerHostConfig, error) {
 		c.Ulimits = append(c.Ulimits, dockerUlimit{name, limit, limit})
 	}
 	return c, nil
+}
+
+// leaveToAgent changes what is different with gVisor: its kernel bounds and filters
+// what the first process has it do, and the host sees more of it than the build.
+func (d *dockerBackend) leaveToAgent(c *dockerHostConfig, l sandbox.Limits) {
+	own := ownLimits(l)
+	c.Memory, c.MemorySwap, c.PidsLimit = own.Memory, own.Memory, own.Processes
+	c.CapAdd, c.SecurityOpt = rootCapabilities, []string{"no-new-privileges", "seccomp=unconfined"}
 }
 
 // sweep removes what a server of this name has left behind.
@@ -225,28 +242,34 @@ func (d *dockerBackend) fix(reason string) string {
 type dockerMachine struct {
 	engine *engine
 	id     string
+	gvisor bool
+	group  *sandbox.Group // gVisor's; nil where it cannot be seen
+	killed atomic.Bool    // by us
 	ended  chan struct{}
-	state  struct {
-		OOMKilled bool
-		ExitCode  int
-		Error     string
-	}
+	state  dockerState // once it has
+}
+
+type dockerState struct {
+	OOMKilled bool
+	ExitCode  int
+	Pid       int
+	Error     string
 }
 
 // await waits until the container has ended, and asks what of.
 func (m *dockerMachine) await() {
-	ctx := context.Background()
-	_ = m.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/wait", nil, nil)
-	var info struct {
-		State *struct {
-			OOMKilled bool
-			ExitCode  int
-			Error     string
-		}
+	_ = m.engine.call(context.Background(), http.MethodPost, "/containers/"+m.id+"/wait", nil, nil)
+	m.state = m.inspect()
+}
+
+func (m *dockerMachine) inspect() dockerState {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	var info struct{ State dockerState }
+	if err := m.engine.call(ctx, http.MethodGet, "/containers/"+m.id+"/json", nil, &info); err != nil {
+		info.State.Error = err.Error()
 	}
-	if m.engine.call(ctx, http.MethodGet, "/containers/"+m.id+"/json", nil, &info) == nil && info.State != nil {
-		m.state = *info.State
-	}
+	return info.State
 }
 
 func (m *dockerMachine) dead() <-chan struct{} { return m.ended }
@@ -259,6 +282,7 @@ func (m *dockerMachine) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	if !isClosed(m.ended) {
+		m.killed.Store(true)
 		_ = m.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/kill", nil, nil) // it may have ended
 		select {
 		case <-m.ended:
@@ -268,8 +292,21 @@ func (m *dockerMachine) end() {
 	_ = m.engine.remove(ctx, m.id) // or the sweep at the next start
 }
 
-func (m *dockerMachine) outOfMemory() bool    { return isClosed(m.ended) && m.state.OOMKilled }
-func (m *dockerMachine) usage() sandbox.Usage { return sandbox.Usage{} }
+// outOfMemory reads what gVisor shows nothing of inside from the machine's own
+// group; once it is dead only the kernel can have killed it but us.
+func (m *dockerMachine) outOfMemory() bool {
+	if !isClosed(m.ended) {
+		return m.group != nil && m.group.OutOfMemory()
+	}
+	return m.state.OOMKilled || m.group != nil && m.state.ExitCode == 128+9 && !m.killed.Load()
+}
+
+func (m *dockerMachine) usage() (u sandbox.Usage) {
+	if m.group != nil {
+		u = m.group.Usage()
+	}
+	return u
+}
 
 func (m *dockerMachine) said() string {
 	if !isClosed(m.ended) {
@@ -289,6 +326,9 @@ func (m *dockerMachine) check(l sandbox.Limits) []sandbox.Check {
 	}
 	err := m.engine.call(context.Background(), http.MethodGet, "/containers/"+m.id+"/json", nil, &info)
 	c := info.HostConfig
+	if m.gvisor {
+		l = ownLimits(l)
+	}
 	return []sandbox.Check{{
 		Name: "memory and processes are bounded",
 		OK:   err == nil && c.Memory == l.Memory && c.PidsLimit == l.Processes && c.NetworkMode == "none" && c.ReadonlyRootfs && !c.Privileged,

@@ -23,12 +23,6 @@ import (
 // gvisorBackend runs gVisor's runsc over bundles of its own.
 type gvisorBackend struct{ Config }
 
-// sentryMemory is what gVisor's own processes need beside what a build may take.
-const sentryMemory = 192 << 20
-
-// sentryProcesses are threads of the host for one process of a build, at most.
-const sentryProcesses = 8
-
 // ociConfig is the part of the OCI runtime specification that is used here.
 type (
 	ociMount struct {
@@ -58,9 +52,7 @@ func (g *gvisorBackend) start(_ context.Context, s *spec) (machine, error) {
 	if err := g.writeBundle(s); err != nil {
 		return nil, err
 	}
-	bounds := s.Limits
-	bounds.Memory += sentryMemory
-	bounds.Processes = bounds.Processes*sentryProcesses + 256
+	bounds := ownLimits(s.Limits)
 	m := &gvisorMachine{ended: make(chan struct{}), bounds: bounds, words: sandbox.HeadBuffer{Limit: 4 << 10}}
 	if m.group, err = sandbox.NewGroup(bounds); err != nil {
 		return nil, err
@@ -82,7 +74,7 @@ func (g *gvisorBackend) start(_ context.Context, s *spec) (machine, error) {
 func (m *gvisorMachine) start(s *spec, runsc string) error {
 	cmd := exec.CommandContext(context.Background(), s.Executable, AgentArg, launchArg,
 		runsc, "--root="+m.state, "--network=none", "--platform=systrap", "--host-uds=open", "--ignore-cgroups", "--overlay2=none",
-		"--oci-seccomp", "--gvisor-marker-file", "--host-settings=ignore", "run", "--bundle="+s.dir, "box-"+rand.Text())
+		"--gvisor-marker-file", "--host-settings=ignore", "run", "--bundle="+s.dir, "box-"+rand.Text())
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = []string{}, "/", &m.words, &m.words
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
@@ -113,26 +105,20 @@ func (m *gvisorMachine) start(s *spec, runsc string) error {
 	return errors.Join(err, gate.Close())
 }
 
+// rootCapabilities are what the first process needs as gVisor's root: to become the
+// user of tasks, and to mount what they write in.
+var rootCapabilities = []string{"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE"}
+
 // writeBundle writes what runsc makes the container of.
 func (g *gvisorBackend) writeBundle(s *spec) error {
-	profile, err := sandbox.SyscallProfile()
-	if err != nil {
-		return err
-	}
-	inside := *s
-	inside.uid = builderID
-	binds, err := inside.mounts()
+	binds, err := s.mounts()
 	if err != nil {
 		return err
 	}
 	mounts := []ociMount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=65536"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%d", shmSize(s.Limits))}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup"},
-	}
-	for dir, options := range inside.scratch() {
-		mounts = append(mounts, ociMount{dir, "tmpfs", "tmpfs", append([]string{"nosuid", "nodev"}, strings.Split(options, ",")...)})
 	}
 	for at, from := range binds {
 		mounts = append(mounts, ociMount{at, "bind", from, []string{"ro", "rbind", "nosuid", "nodev"}})
@@ -142,17 +128,14 @@ func (g *gvisorBackend) writeBundle(s *spec) error {
 	for name, limit := range map[string]int64{"RLIMIT_CORE": 0, "RLIMIT_FSIZE": l.FileSize, "RLIMIT_NOFILE": l.OpenFiles, "RLIMIT_MEMLOCK": 64 << 10} {
 		limits = append(limits, ociLimit{name, limit, limit})
 	}
-	// The first process begins as gVisor's root, bounds its processes and becomes the builder.
-	few := []string{"CAP_SETUID", "CAP_SETGID"}
 	raw, err := json.Marshal(map[string]any{
 		"ociVersion": "1.0.2",
 		"process": map[string]any{
 			"user": map[string]any{"uid": 0, "gid": 0}, "args": []string{agentPath, AgentArg}, "cwd": "/", "noNewPrivileges": true, "rlimits": limits,
-			"capabilities": map[string]any{"bounding": few, "effective": few, "permitted": few},
+			"capabilities": map[string]any{"bounding": rootCapabilities, "effective": rootCapabilities, "permitted": rootCapabilities},
 		},
 		"root": map[string]any{"path": s.Root, "readonly": true}, "hostname": "build", "mounts": mounts,
 		"linux": map[string]any{
-			"seccomp":    profile,
 			"namespaces": []map[string]string{{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}},
 			"resources":  map[string]any{"memory": map[string]any{"limit": l.Memory}, "pids": map[string]any{"limit": l.Processes}},
 		},
@@ -207,7 +190,7 @@ func (m *gvisorMachine) end() {
 func (m *gvisorMachine) outOfMemory() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.oom
+	return m.oom || !m.over && m.group.OutOfMemory()
 }
 
 func (m *gvisorMachine) usage() sandbox.Usage {

@@ -45,7 +45,7 @@ type BoxConfig struct {
 	Modules string
 	Limits  Limits
 	WorkDir string // folder for what the box needs outside while it lasts; a container's
-	Ports   []int // of 127.0.0.1 inside, that the caller accepts connections on
+	Ports   []int  // of 127.0.0.1 inside, that the caller accepts connections on
 	// UID is the host's user and group of everything in the box, when the caller
 	// is root: one that owns nothing, by default DefaultUID. Any other caller's boxes
 	// run as itself.

@@ -25,6 +25,37 @@ func NewGroup(limits Limits) (*Group, error) {
 	return &Group{g}, nil
 }
 
+// GroupOf returns the group that somebody else has put a process into, to look at.
+func GroupOf(pid int) (*Group, error) {
+	paths, err := groupPaths(pid)
+	if err != nil {
+		return nil, err
+	}
+	if path, ok := paths["memory"]; ok {
+		return &Group{&group{dirs: map[string]string{
+			"memory": filepath.Join(cgroupRoot, "memory", path), "cpuacct": filepath.Join(cgroupRoot, "cpuacct", paths["cpuacct"]),
+		}}}, nil
+	}
+	return &Group{&group{v2: true, dirs: map[string]string{"": filepath.Join(cgroupRoot, paths[""])}}}, nil
+}
+
+// groupPaths returns the groups that a process is in, by controller: cgroups(7).
+func groupPaths(pid int) (map[string]string, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+	if err != nil {
+		return nil, err
+	}
+	paths := map[string]string{}
+	for line := range strings.Lines(string(raw)) {
+		if parts := strings.SplitN(strings.TrimSpace(line), ":", 3); len(parts) == 3 {
+			for controller := range strings.SplitSeq(parts[1], ",") {
+				paths[controller] = parts[2]
+			}
+		}
+	}
+	return paths, nil
+}
+
 // Add puts a process into the group, and so all that it will start.
 func (g *Group) Add(pid int) error { return g.group.add(pid) }
 

@@ -41,3 +41,12 @@ func LayOut(source io.Reader) error { return unpack(source, Workspace) }
 // SelfChecks tells whether the calling process, and so every task of its, is
 // confined. The file is one of the host's.
 func SelfChecks(hidden string) []Check { return selfChecks(hidden) }
+
+// ConfineThread leaves the calling thread, and what it starts, without a capability to
+// gain and with the filter on system calls. Capabilities that it has stay.
+func ConfineThread() error {
+	if err := dropBounding(); err != nil {
+		return fmt.Errorf("cannot drop capabilities: %w", err)
+	}
+	return filterSyscalls()
+}
