@@ -66,11 +66,17 @@ func (a *agent) run() error {
 	if err := answer.Encode(reply{}); err != nil {
 		return err
 	}
-	for {
-		var r request
-		if err := nextLine(lines, &r); err != nil {
-			return err
+	requests := make(chan request)
+	go func() {
+		for {
+			var r request
+			if nextLine(lines, &r) != nil {
+				os.Exit(0) // the host has gone, whatever a task is at
+			}
+			requests <- r
 		}
+	}()
+	for r := range requests {
 		done, err := a.serve(r)
 		if err != nil {
 			return err
@@ -79,6 +85,7 @@ func (a *agent) run() error {
 			return err
 		}
 	}
+	return nil
 }
 
 func dialHost() (*net.UnixConn, error) {

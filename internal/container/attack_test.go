@@ -19,7 +19,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/previewd/previewd/internal/container"
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
@@ -170,7 +169,11 @@ func TestBounds(t *testing.T) {
 		lines := strings.Fields(out)
 		require.Len(t, lines, 8, out)
 		require.Equal(t, []string{"ENOSPC", "ENOSPC", "ENOSPC", "ENOSPC"}, lines[:4])
-		for i, want := range []int{96, 48, 48, 24} {
+		wants := []int{96, 48, 48, 24} // Docker's file systems are apart
+		if b.name != "docker" {
+			wants = []int{95, 0, 0, 0}
+		}
+		for i, want := range wants {
 			sum, err := strconv.Atoi(lines[4+i])
 			require.NoError(t, err)
 			require.InDelta(t, want, sum, 2, "MiB")
@@ -264,5 +267,3 @@ func TestSystemCallsAreFiltered(t *testing.T) {
 		row(t, "int 0x80", "ENOSYS", 38)
 	})
 }
-
-var _ container.Config
