@@ -14,9 +14,9 @@ type Build struct {
 	Prompt     string      `json:"prompt"`
 	Template   string      `json:"template,omitempty"`
 	Source     Source      `json:"source"`
-	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox" doc:"What built it."`
+	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox,docker,gvisor" doc:"What built it."`
 	Reason     string      `json:"runnerReason,omitempty" doc:"Why this runner took the tree."`
-	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock,namespace" doc:"How the build was confined."`
+	Isolation  string      `json:"isolation,omitempty" enum:"process,process+landlock,namespace,gvisor" doc:"How the build was confined."`
 	Failure    *Failure    `json:"failure,omitempty"`
 	Version    int64       `json:"version,omitempty" doc:"Number of the version that the build made."`
 	PreviewURL string      `json:"previewUrl" doc:"Shows this build for ever."`

@@ -71,7 +71,7 @@ type Outcome struct {
 	Kind      OutcomeKind
 	Manifest  Digest   // completed: stored, with all its blobs
 	Failure   *Failure // failed
-	Runner    string   // "static", "bundle" or "sandbox"; "" when it did not get so far
+	Runner    string   // one of Runner…; "" when it did not get so far
 	Reason    string   // why that runner
 	Cache     string   // what it found cached, for estimates; "" when it keeps no cache
 	Isolation string

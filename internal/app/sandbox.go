@@ -41,7 +41,11 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return s.ready, nil
 	}
 	cfg := s.builder.Config
-	tools, report, err := ProbeSandbox(ctx, cfg, s.builder.opts.Executable)
+	boxes, err := newBoxes(cfg, s.builder.runnerID)
+	if err != nil {
+		return nil, err
+	}
+	tools, report, err := boxes.ready(ctx, cfg, s.builder.opts.Executable)
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("%w: %s", runner.ErrNoSandbox, report.Reason)
 	} else if errors.Is(err, toolchain.ErrMissing) {
@@ -62,7 +66,7 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return nil, err
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{Open: boxes.open, Runner: cfg.Runner, Level: report.Level, Root: tools.Root, Mirror: mirror, Modules: modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
 	return s.ready, nil
 }
 
@@ -75,11 +79,9 @@ func limitsOf(cfg config.Config) sandbox.Limits {
 
 // ProbeSandbox lays the toolchain out and opens a sandbox that checks itself.
 func ProbeSandbox(ctx context.Context, cfg config.Config, executable string) (*toolchain.Toolchain, sandbox.Report, error) {
-	tools, err := toolchain.Prepare(ctx, filepath.Join(cfg.Data, "toolchains"))
+	boxes, err := newBoxes(cfg, "doctor")
 	if err != nil {
 		return nil, sandbox.Report{Level: sandbox.LevelProcess}, err
 	}
-	return tools, sandbox.Probe(ctx, sandbox.BoxConfig{
-		Executable: executable, Root: tools.Root, Limits: limitsOf(cfg), UID: cfg.BuildUID,
-	}), nil
+	return boxes.ready(ctx, cfg, executable)
 }

@@ -42,6 +42,7 @@ type Config struct {
 	BuildUID          int           `help:"User and group number that builds have on this machine when the server is root; it should own nothing." env:"PREVIEWD_BUILD_UID" default:"200001" placeholder:"N"`
 	Roles             []Role        `help:"What this process is, of worker, runner, preview and gateway. Default: all that it has the settings for." env:"PREVIEWD_ROLES" placeholder:"ROLE,…"`
 
+	Boxes   `embed:"" group:"What the code of trees runs in"`
 	Gateway `embed:"" group:"Gateway: what users call"`
 
 	LogLevel  string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
@@ -93,7 +94,7 @@ func (c *Config) Validate() error {
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))
 	}
-	errs = append(errs, c.checkGateway())
+	errs = append(errs, c.checkGateway(), c.checkBoxes())
 	return errors.Join(append(errs, c.checkDomains())...)
 }
 

@@ -231,7 +231,7 @@ func (d *dockerBackend) fix(reason string) string {
 	switch {
 	case strings.Contains(reason, "cannot reach the Docker Engine"):
 		return "Start the Docker Engine, name its socket with --docker-socket, and let the server's user open it."
-	case strings.Contains(reason, "unknown runtime") || strings.Contains(reason, "unknown or invalid runtime name"):
+	case strings.Contains(strings.ToLower(reason), "unknown runtime") || strings.Contains(reason, "unknown or invalid runtime name"):
 		return "Add the runtime to the engine's daemon.json, or leave out --docker-runtime."
 	case strings.Contains(reason, "bind source path does not exist"):
 		return "The engine must see the server's own folders: run it on the same machine, and the server in no container."
