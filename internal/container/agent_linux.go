@@ -44,9 +44,10 @@ func launch(argv []string) error {
 
 type agent struct {
 	hello
-	root   bool // of gVisor's kernel, which tasks are not
-	tasks  *sandbox.Tasks
-	counts *counters
+	root    bool        // of gVisor's kernel, which tasks are not
+	builder chan func() // then: what that user is to do
+	tasks   *sandbox.Tasks
+	counts  *counters
 }
 
 func (a *agent) run() error {
@@ -121,7 +122,7 @@ func (a *agent) prepare() (err error) {
 		go a.forward(l, uint32(i))
 	}
 	if a.Modules && !a.root {
-		if err := a.copyModules(modulesDir, filepath.Join(sandbox.Workspace, modulesName)); err != nil {
+		if err := copyModules(modulesDir, filepath.Join(sandbox.Workspace, modulesName)); err != nil {
 			return fmt.Errorf("cannot lay packages out: %w", err)
 		}
 	}

@@ -15,8 +15,10 @@ import (
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
-// fetchTime is what fetching a workspace may take.
-const fetchTime = 3 * time.Minute
+const (
+	fetchTime = 3 * time.Minute // that fetching a workspace may take
+	lastWords = 2 * time.Second // that a container may take to end when its first process has
+)
 
 // machine is a container that runs.
 type machine interface {
@@ -118,6 +120,10 @@ func (b *Box) broken(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, sandbox.ErrUnavailable) || errors.Is(err, errHostile) {
 		return err
+	}
+	select {
+	case <-b.machine.dead(): // of itself, and may have said why
+	case <-time.After(lastWords):
 	}
 	b.stop()
 	return fmt.Errorf("the container has died: %s: %w", cmp.Or(b.machine.said(), "it says nothing"), err)

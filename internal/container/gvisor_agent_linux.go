@@ -25,7 +25,10 @@ func (a *agent) ownKernel() error {
 	if err := os.Chmod(groupDir, 0o555); err != nil { // it is a file system without bounds
 		return fmt.Errorf("cannot close the folder of groups: %w", err)
 	}
-	return a.mountScratch()
+	if err := a.mountScratch(); err != nil {
+		return err
+	}
+	return a.startBuilder()
 }
 
 // mountScratch makes one file system for all that is written, so that one bound
@@ -60,30 +63,44 @@ func (a *agent) mountScratch() error {
 
 // asBuilder does something as the user of tasks, without any capability. gVisor
 // does not spare a first process the signals of its own user, so there it is another.
-// Users are a thread's, which ends with it.
 func (a *agent) asBuilder(do func() error) error {
 	if !a.root {
 		return do()
 	}
 	done := make(chan error)
+	a.builder <- func() { done <- do() }
+	return <-done
+}
+
+// startBuilder starts the one thread that is the user of tasks, and stays it. One
+// for each thing to do would be lacking when tasks have met the bound on processes.
+func (a *agent) startBuilder() error {
+	a.builder = make(chan func())
+	became := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := sandbox.ConfineThread()
-		uid := uintptr(a.UID)
-		for _, call := range []struct{ number, first, second, third uintptr }{
-			{unix.SYS_SETGROUPS, 0, 0, 0}, {unix.SYS_SETRESGID, uid, uid, uid}, {unix.SYS_SETRESUID, uid, uid, uid},
-		} {
-			if _, _, errno := unix.RawSyscall(call.number, call.first, call.second, call.third); errno != 0 && err == nil {
-				err = errno
-			}
+		became <- becomeUser(a.UID)
+		for do := range a.builder {
+			do()
 		}
-		if err != nil {
-			done <- fmt.Errorf("cannot become the user of builds: %w", err)
-			return
-		}
-		done <- do()
 	}()
-	return <-done
+	return <-became
+}
+
+// becomeUser makes the calling thread a user's, for good.
+func becomeUser(id int) error {
+	if err := sandbox.ConfineThread(); err != nil {
+		return err
+	}
+	uid := uintptr(id)
+	for _, call := range []struct{ number, first, second, third uintptr }{
+		{unix.SYS_SETGROUPS, 0, 0, 0}, {unix.SYS_SETRESGID, uid, uid, uid}, {unix.SYS_SETRESUID, uid, uid, uid},
+	} {
+		if _, _, errno := unix.RawSyscall(call.number, call.first, call.second, call.third); errno != 0 {
+			return fmt.Errorf("cannot become the user of tasks: %w", errno)
+		}
+	}
+	return nil
 }
 
 // isGVisor reports whether the kernel is gVisor's.

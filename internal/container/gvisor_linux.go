@@ -58,12 +58,12 @@ func (g *gvisorBackend) start(_ context.Context, s *spec) (machine, error) {
 		return nil, err
 	}
 	// Its sockets lie there, and their paths are bounded.
-	if m.state, err = os.MkdirTemp("", "previewd-runsc-"); err == nil {
+	if m.folder, err = os.MkdirTemp("", "previewd-runsc-"); err == nil {
 		err = m.start(s, runsc)
 	}
 	if err != nil {
 		m.group.Close()
-		os.RemoveAll(m.state)
+		os.RemoveAll(m.folder)
 		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
 	}
 	return m, nil
@@ -73,7 +73,7 @@ func (g *gvisorBackend) start(_ context.Context, s *spec) (machine, error) {
 // the thread that owns it.
 func (m *gvisorMachine) start(s *spec, runsc string) error {
 	cmd := exec.CommandContext(context.Background(), s.Executable, AgentArg, launchArg,
-		runsc, "--root="+m.state, "--network=none", "--platform=systrap", "--host-uds=open", "--ignore-cgroups", "--overlay2=none",
+		runsc, "--root="+m.folder, "--network=none", "--platform=systrap", "--host-uds=open", "--ignore-cgroups", "--overlay2=none",
 		"--gvisor-marker-file", "--host-settings=ignore", "run", "--bundle="+s.dir, "box-"+rand.Text())
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = []string{}, "/", &m.words, &m.words
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
@@ -90,6 +90,7 @@ func (m *gvisorMachine) start(s *spec, runsc string) error {
 		started <- err
 		if err == nil {
 			_ = cmd.Wait()
+			m.state = cmd.ProcessState
 			close(m.ended)
 		}
 	}()
@@ -164,7 +165,8 @@ func (g *gvisorBackend) fix(reason string) string {
 type gvisorMachine struct {
 	group   *sandbox.Group
 	bounds  sandbox.Limits
-	state   string // folder
+	folder  string // runsc's
+	state   *os.ProcessState
 	process *os.Process
 	ended   chan struct{}
 	words   sandbox.HeadBuffer
@@ -184,7 +186,7 @@ func (m *gvisorMachine) end() {
 	defer m.mu.Unlock()
 	m.over, m.oom, m.final = true, m.group.OutOfMemory(), m.group.Usage()
 	m.group.Close()
-	os.RemoveAll(m.state)
+	os.RemoveAll(m.folder)
 }
 
 func (m *gvisorMachine) outOfMemory() bool {
@@ -211,5 +213,5 @@ func (m *gvisorMachine) said() string {
 	if !isClosed(m.ended) {
 		return ""
 	}
-	return strings.TrimSpace(m.words.String())
+	return strings.TrimSpace(m.state.String() + " " + m.words.String())
 }

@@ -12,48 +12,32 @@ import (
 
 // copyModules copies packages that many builds share to where one may change them.
 // Nothing is linked: there is no overlay to be had without privileges.
-func (a *agent) copyModules(from, to string) error {
-	type file struct{ from, to string }
-	files := make(chan file)
-	var copies errgroup.Group
-	for range 4 { // each waits for another file
-		copies.Go(func() error {
-			return a.asBuilder(func() (err error) {
-				for f := range files {
-					if err == nil {
-						err = copyFile(f.from, f.to)
-					}
-				}
-				return err
-			})
-		})
-	}
-	err := a.asBuilder(func() error {
-		defer close(files)
-		return filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+func copyModules(from, to string) error {
+	var files errgroup.Group
+	files.SetLimit(4)
+	err := filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, below)
+		switch entry.Type() {
+		case fs.ModeDir:
+			return os.MkdirAll(target, 0o755)
+		case fs.ModeSymlink:
+			link, err := os.Readlink(name)
 			if err != nil {
 				return err
 			}
-			below, err := filepath.Rel(from, name)
-			if err != nil {
-				return err
-			}
-			target := filepath.Join(to, below)
-			switch entry.Type() {
-			case fs.ModeDir:
-				return os.MkdirAll(target, 0o755)
-			case fs.ModeSymlink:
-				link, err := os.Readlink(name)
-				if err != nil {
-					return err
-				}
-				return os.Symlink(link, target)
-			}
-			files <- file{name, target}
-			return nil
-		})
+			return os.Symlink(link, target)
+		}
+		files.Go(func() error { return copyFile(name, target) })
+		return nil
 	})
-	return errors.Join(err, copies.Wait())
+	return errors.Join(err, files.Wait())
 }
 
 func copyFile(from, to string) error {
