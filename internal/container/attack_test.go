@@ -219,10 +219,9 @@ func TestStubbornTasksEnd(t *testing.T) {
 			stopped := errors.New("stopped")
 			ctx, stop := context.WithCancelCause(t.Context())
 			heard := &listener{first: func() { stop(stopped) }}
-			began := time.Now()
 			_, err := box.Run(ctx, sandbox.Task{Argv: argv, Env: env, Output: heard})
 			require.ErrorIs(t, err, stopped, name)
-			began = time.Now()
+			began := time.Now()
 			box.Close()
 			took := time.Since(began)
 			require.Less(t, took, 15*time.Second, name)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,7 +72,7 @@ func (b *Backend) Probe(ctx context.Context, cfg sandbox.BoxConfig) sandbox.Repo
 	if err != nil {
 		return refused(box.broken(ctx, err))
 	}
-	report.Checks = append(answer.Checks, box.machine.check(cfg.Limits)...)
+	report.Checks = slices.Concat(answer.Checks, box.machine.check(cfg.Limits))
 	if answer.GVisor {
 		report.Level = sandbox.LevelGVisor
 	}

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == roleOwner {
 		ownBox(os.Args[2:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == sandbox.InitArg {
+		os.Exit(sandbox.Init())
+	}
 	code := m.Run()
 	if machine.engine != nil {
 		_ = machine.engine.Process.Signal(os.Interrupt) // it ends its containers

@@ -118,7 +118,8 @@ type dockerUlimit struct {
 type dockerHostConfig struct {
 	NetworkMode, IpcMode, Runtime string
 	Memory, MemorySwap, PidsLimit int64
-	NanoCpus, CpuShares, ShmSize  int64 //nolint:revive,stylecheck // the API's names
+	NanoCPUs, ShmSize             int64
+	CPUShares                     int64 `json:"CpuShares"`
 	CapDrop, CapAdd, SecurityOpt  []string
 	MaskedPaths                   []string
 	ReadonlyRootfs                bool
@@ -149,6 +150,9 @@ func (d *dockerBackend) start(ctx context.Context, s *spec) (machine, error) {
 		ID string `json:"Id"`
 	}
 	agent := fmt.Sprintf("%d:%d", s.agentUID, s.agentUID)
+	// A call that is given up half-way would leave a container that nobody knows.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
+	defer cancel()
 	err = d.engine.call(ctx, http.MethodPost, "/containers/create", map[string]any{
 		"Image": image, "Entrypoint": []string{agentPath, AgentArg}, "User": agent,
 		"Hostname": "build", "Labels": map[string]string{labelOwner: d.Owner}, "HostConfig": host,
@@ -188,7 +192,7 @@ func (d *dockerBackend) hostConfig(s *spec) (*dockerHostConfig, error) {
 	l := s.Limits
 	c := &dockerHostConfig{
 		NetworkMode: "none", IpcMode: "private", Runtime: d.Runtime,
-		Memory: l.Memory, MemorySwap: l.Memory, PidsLimit: l.Processes, NanoCpus: int64(l.CPUs) * 10_000_000, CpuShares: 256, ShmSize: shmSize(l),
+		Memory: l.Memory, MemorySwap: l.Memory, PidsLimit: l.Processes, NanoCPUs: int64(l.CPUs) * 10_000_000, CPUShares: 256, ShmSize: shmSize(l),
 		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges", "seccomp=" + string(filter)}, MaskedPaths: maskedPaths,
 		ReadonlyRootfs: true, Tmpfs: map[string]string{}, LogConfig: map[string]string{"Type": "none"},
 	}

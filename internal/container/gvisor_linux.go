@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func (g *gvisorBackend) start(_ context.Context, s *spec) (machine, error) {
 		return nil, err
 	}
 	// Its sockets lie there, and their paths are bounded.
-	if m.folder, err = os.MkdirTemp("", "previewd-runsc-"); err == nil {
+	if m.folder, err = os.MkdirTemp("", g.folderPrefix()); err == nil {
 		err = m.start(s, runsc)
 	}
 	if err != nil {
@@ -147,8 +148,20 @@ func (g *gvisorBackend) writeBundle(s *spec) error {
 	return os.WriteFile(filepath.Join(s.dir, "config.json"), raw, 0o600)
 }
 
-// sweep has nothing to do: all dies with its owner.
-func (g *gvisorBackend) sweep(context.Context) error { return nil }
+// folderPrefix begins the names of this server's folders for runsc.
+func (g *gvisorBackend) folderPrefix() string {
+	sum := sha256.Sum256([]byte(g.Owner))
+	return fmt.Sprintf("previewd-runsc-%x-", sum[:6])
+}
+
+// sweep removes folders. What ran in them has died with its owner.
+func (g *gvisorBackend) sweep(context.Context) error {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), g.folderPrefix()+"*"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}
 
 func (g *gvisorBackend) fix(reason string) string {
 	switch {
