@@ -23,6 +23,8 @@ func Agent() (exitCode int) {
 	switch {
 	case len(os.Args) > 3 && os.Args[2] == launchArg:
 		err = launch(os.Args[3:])
+	case len(os.Args) > 3 && os.Args[2] == checkArg:
+		err = json.NewEncoder(os.Stdout).Encode(sandbox.SelfChecks(os.Args[3]))
 	default:
 		err = a.run()
 	}
@@ -44,10 +46,10 @@ func launch(argv []string) error {
 
 type agent struct {
 	hello
-	root    bool        // of gVisor's kernel, which tasks are not
-	builder chan func() // then: what that user is to do
-	tasks   *sandbox.Tasks
-	counts  *counters
+	root   bool        // of gVisor's kernel, which tasks are not
+	thread chan func() // then: what is to be done on the one that starts tasks
+	tasks  *sandbox.Tasks
+	counts *counters
 }
 
 func (a *agent) run() error {
@@ -105,14 +107,15 @@ func nextLine(lines *bufio.Scanner, message any) error {
 
 // prepare makes all ready that tasks find.
 func (a *agent) prepare() (err error) {
-	if a.root {
-		if err := a.ownKernel(); err != nil {
-			return err
-		}
-	}
 	a.counts = newCounters()
 	if a.tasks, err = sandbox.NewTasks(); err != nil {
 		return err
+	}
+	if a.root {
+		a.tasks.RunAs(a.UID)
+		if err := a.ownKernel(); err != nil {
+			return err
+		}
 	}
 	for i, port := range a.Ports {
 		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
@@ -191,12 +194,8 @@ func join(inner *net.TCPConn, outer *net.UnixConn) {
 // serve does what is asked. An error ends the container.
 func (a *agent) serve(r request) (reply, error) {
 	if r.Op == opProbe {
-		answer := reply{GVisor: isGVisor()}
-		err := a.asBuilder(func() error {
-			answer.Checks = sandbox.SelfChecks(r.Hidden)
-			return nil
-		})
-		return answer, err
+		checks, err := a.probe(r.Hidden)
+		return reply{GVisor: isGVisor(), Checks: checks}, err
 	}
 	conn, err := a.connect(forTask, r.ID)
 	if err != nil {
@@ -239,7 +238,7 @@ func (a *agent) runTask(t sandbox.Task, conn *net.UnixConn) (reply, error) {
 	}()
 	before, watch := a.counts.events(), a.counts.watch()
 	code := 0
-	err = a.asBuilder(func() error {
+	err = a.onThread(func() error {
 		code = a.tasks.Run(t, write)
 		return nil
 	})

@@ -232,6 +232,8 @@ func TestStubbornTasksEnd(t *testing.T) {
 		require.Equal(t, "alone\n", out)
 		_, out = run(t, box, sh(`for s in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 19 20 21 22 23 24 25 26 27 28 29 30 31 34 64; do kill -$s 1; done 2>/dev/null; echo alive`))
 		require.Equal(t, "alive\n", out)
+		_, out = run(t, box, sh(`for t in /proc/1/task/*; do kill -9 ${t##*/}; done 2>/dev/null; echo alive`))
+		require.Equal(t, "alive\n", out)
 		_, out = run(t, box, sh(`echo still`))
 		require.Equal(t, "still\n", out)
 		row(t, "kill everything, and the first process", "only itself", "31 signals")

@@ -14,8 +14,11 @@ import (
 // container.
 const AgentArg = "container-agent"
 
-// launchArg, after it, makes the program wait for a line and become another one.
-const launchArg = "launch"
+// What may come after it.
+const (
+	launchArg = "launch" // wait for a line, then become the program that follows
+	checkArg  = "check"  // tell whether a task is confined; the name of a file of the host follows
+)
 
 // Kinds of containers.
 const (

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ func (a *agent) ownKernel() error {
 	if err := a.mountScratch(); err != nil {
 		return err
 	}
-	return a.startBuilder()
+	return a.startThread()
 }
 
 // mountScratch makes one file system for all that is written, so that one bound
@@ -61,46 +62,87 @@ func (a *agent) mountScratch() error {
 	return failed
 }
 
-// asBuilder does something as the user of tasks, without any capability. gVisor
-// does not spare a first process the signals of its own user, so there it is another.
-func (a *agent) asBuilder(do func() error) error {
+// On one thread tasks are started, without a capability to gain and filtered, and
+// files are handled as their user. gVisor does not spare a first process the signals
+// of its own user, so all of this one's threads stay root's in what signals look at.
+
+// startThread starts that thread.
+func (a *agent) startThread() error {
+	a.thread = make(chan func())
+	confined := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		confined <- sandbox.ConfineThread()
+		for do := range a.thread {
+			do()
+		}
+	}()
+	return <-confined
+}
+
+// onThread does something on the thread that starts tasks.
+func (a *agent) onThread(do func() error) error {
 	if !a.root {
 		return do()
 	}
 	done := make(chan error)
-	a.builder <- func() { done <- do() }
+	a.thread <- func() { done <- do() }
 	return <-done
 }
 
-// startBuilder starts the one thread that is the user of tasks, and stays it. One
-// for each thing to do would be lacking when tasks have met the bound on processes.
-func (a *agent) startBuilder() error {
-	a.builder = make(chan func())
-	became := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		became <- becomeUser(a.UID)
-		for do := range a.builder {
-			do()
+// asBuilder does something with files as the user of tasks.
+func (a *agent) asBuilder(do func() error) error {
+	if !a.root {
+		return do()
+	}
+	return a.onThread(func() error {
+		if err := actAs(a.UID, unix.SYS_SETRESGID, unix.SYS_SETRESUID); err != nil {
+			return err
 		}
-	}()
-	return <-became
+		return errors.Join(do(), actAs(0, unix.SYS_SETRESUID, unix.SYS_SETRESGID))
+	})
 }
 
-// becomeUser makes the calling thread a user's, for good.
-func becomeUser(id int) error {
-	if err := sandbox.ConfineThread(); err != nil {
-		return err
-	}
-	uid := uintptr(id)
-	for _, call := range []struct{ number, first, second, third uintptr }{
-		{unix.SYS_SETGROUPS, 0, 0, 0}, {unix.SYS_SETRESGID, uid, uid, uid}, {unix.SYS_SETRESUID, uid, uid, uid},
-	} {
-		if _, _, errno := unix.RawSyscall(call.number, call.first, call.second, call.third); errno != 0 {
-			return fmt.Errorf("cannot become the user of tasks: %w", errno)
+// actAs changes the effective user of the calling thread, by these calls.
+func actAs(id int, calls ...uintptr) error {
+	const same = ^uintptr(0)
+	for _, call := range calls {
+		if _, _, errno := unix.RawSyscall(call, same, uintptr(id), same); errno != 0 {
+			return fmt.Errorf("cannot act as the user of tasks: %w", errno)
 		}
 	}
 	return nil
+}
+
+// probe has a task check itself, which is this program again.
+func (a *agent) probe(hidden string) (checks []sandbox.Check, err error) {
+	if !a.root {
+		return sandbox.SelfChecks(hidden), nil
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer read.Close()
+	code := 0
+	told := make(chan error, 1)
+	go func() { told <- json.NewDecoder(read).Decode(&checks) }()
+	err = a.onThread(func() error {
+		code = a.tasks.Run(sandbox.Task{Argv: []string{agentPath, AgentArg, checkArg, hidden}}, write)
+		return write.Close()
+	})
+	if err == nil {
+		err = <-told
+	}
+	if err == nil && code != 0 {
+		err = fmt.Errorf("the check ended with code %d", code)
+	}
+	for i, c := range checks {
+		if c.Name == sandbox.CheckFirst {
+			checks[i] = sandbox.Check{Name: c.Name, OK: os.Getpid() == 1, Got: strconv.Itoa(os.Getpid())}
+		}
+	}
+	return checks, err
 }
 
 // isGVisor reports whether the kernel is gVisor's.

@@ -70,11 +70,12 @@ func (g *gvisorBackend) start(_ context.Context, s *spec) (machine, error) {
 	return m, nil
 }
 
-// start starts runsc in its group. The kernel kills it, and it its children, with
-// the thread that owns it.
+// start starts runsc in its group. Its helper has a network namespace that nothing
+// has to be mounted for: a mount would outlive a server that is killed. The kernel
+// kills it, and it its children, with the thread that owns it.
 func (m *gvisorMachine) start(s *spec, runsc string) error {
 	cmd := exec.CommandContext(context.Background(), s.Executable, AgentArg, launchArg,
-		runsc, "--root="+m.folder, "--network=none", "--platform=systrap", "--host-uds=open", "--ignore-cgroups", "--overlay2=none",
+		runsc, "--root="+m.folder, "--network=none", "--platform=systrap", "--host-uds=open", "--gofer-network-namespace=new", "--ignore-cgroups", "--overlay2=none",
 		"--gvisor-marker-file", "--host-settings=ignore", "run", "--bundle="+s.dir, "box-"+rand.Text())
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = []string{}, "/", &m.words, &m.words
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
@@ -107,9 +108,9 @@ func (m *gvisorMachine) start(s *spec, runsc string) error {
 	return errors.Join(err, gate.Close())
 }
 
-// rootCapabilities are what the first process needs as gVisor's root: to become the
-// user of tasks, and to mount what they write in.
-var rootCapabilities = []string{"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE"}
+// rootCapabilities are what the first process needs as gVisor's root: to start
+// tasks as their user and end them, and to mount what they write in.
+var rootCapabilities = []string{"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL"}
 
 // writeBundle writes what runsc makes the container of.
 func (g *gvisorBackend) writeBundle(s *spec) error {

@@ -73,6 +73,9 @@ func TestBoxDiesWithItsOwner(t *testing.T) {
 		}
 		row(t, "owner killed", "nothing runs on", fmt.Sprintf("%d ms", time.Since(began).Milliseconds()))
 		require.NoError(t, b.Sweep(t.Context()))
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		require.NoError(t, err)
+		require.NotContains(t, string(mounts), "previewd-runsc-", "a mount is left")
 		require.Empty(t, b.containers(t))
 	})
 }

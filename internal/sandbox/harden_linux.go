@@ -185,6 +185,9 @@ func filterSyscalls() error {
 	return nil
 }
 
+// CheckFirst is a check of the process that starts tasks, unlike the others.
+const CheckFirst = "first process"
+
 // selfChecks tells whether the calling thread, and so every task, is confined.
 func selfChecks(hidden string) []Check {
 	var checks []Check
@@ -206,7 +209,7 @@ func selfChecks(hidden string) []Check {
 	check("no new privileges", field("NoNewPrivs") == "1", field("NoNewPrivs"))
 	check("filtered system calls", field("Seccomp") == "2", field("Seccomp"))
 	check("not root", os.Getuid() > 0 && os.Getgid() > 0, os.Getuid())
-	check("first process", os.Getpid() == 1, os.Getpid())
+	check(CheckFirst, os.Getpid() == 1, os.Getpid())
 	devices, err := os.ReadFile("/proc/net/dev")
 	check("only the loopback device", strings.Count(string(devices), ":") == 1 && strings.Contains(string(devices), "lo:"), err)
 	_, err = os.Stat(hidden)

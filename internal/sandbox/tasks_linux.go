@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,11 @@ func NewTasks() (*Tasks, error) {
 		return nil, fmt.Errorf("cannot drop signal handlers: %w", err)
 	}
 	return t, nil
+}
+
+// RunAs has tasks be another user's than this process's.
+func (t *Tasks) RunAs(uid int) {
+	t.process.user = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 }
 
 // Run runs a task to its end, and kills what it leaves behind. Its output goes to
