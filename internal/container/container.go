@@ -41,10 +41,11 @@ func (c Config) gvisor() bool {
 }
 
 // ownLimits returns the bounds for what the host sees of gVisor: it needs memory
-// and threads of its own beside what a build may take.
+// and threads of its own beside what a build may take, and dies where it cannot
+// start one.
 func ownLimits(l sandbox.Limits) sandbox.Limits {
 	l.Memory += 256 << 20
-	l.Processes = 8*l.Processes + 256
+	l.Processes = 32*l.Processes + 1024
 	return l
 }
 
