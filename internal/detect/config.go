@@ -22,7 +22,7 @@ const requestBuild = "metadata.build"
 // Config is what a tree, or a request, says about its build. Zero members are
 // left to detection.
 type Config struct {
-	Runner         string   // static, bundle or sandbox
+	Runner         string   // static, bundle or sandbox; "" chooses by the tree
 	Framework      string   // a name of the table, or "none"
 	PackageManager string   // npm, pnpm, yarn or bun, and perhaps @version
 	Install, Build []string // argv; an Install that is not nil and empty installs nothing
@@ -123,9 +123,12 @@ func (c *Config) set(name string, value any) (message, hint string) {
 	}
 	switch name {
 	case "runner":
+		if text == "auto" {
+			text = "" // what is done when nobody says anything
+		}
 		c.Runner = text
 		if !slices.Contains([]string{"", previewd.RunnerStatic, previewd.RunnerBundle, previewd.RunnerSandbox}, text) {
-			return fmt.Sprintf("runner %q is not known: it is static, bundle or sandbox.", clean(text, 40)), ""
+			return fmt.Sprintf("runner %q is not known: it is auto, static, bundle or sandbox.", clean(text, 40)), ""
 		}
 	case "framework":
 		c.Framework = text

@@ -211,7 +211,7 @@ func (j *job) runChild(ctx context.Context, packages string) error {
 	stderr := &sandbox.HeadBuffer{Limit: 8 << 10}
 	exit, err := sandbox.Run(ctx, sandbox.Command{
 		Path: j.Executable, Args: []string{ChildArg}, Dir: j.source(),
-		Stdin: bytes.NewReader(request), Stdout: writer, Stderr: stderr,
+		Stdin: bytes.NewReader(request), Stdout: writer, Stderr: stderr, Limits: &childLimits,
 	})
 	writer.Close()
 	if err := errors.Join(err, <-received); err != nil {
@@ -220,6 +220,8 @@ func (j *job) runChild(ctx context.Context, packages string) error {
 	switch {
 	case exit.Canceled:
 		return context.Cause(ctx)
+	case exit.OutOfMemory:
+		return j.crash(exit.Code, "out of memory")
 	case exit.Code != 0:
 		return j.crash(exit.Code, stderr.String())
 	case j.result.Failure != nil:
@@ -229,6 +231,9 @@ func (j *job) runChild(ctx context.Context, packages string) error {
 	}
 	return nil
 }
+
+// childLimits bound the child that reads a tree and bundles it.
+var childLimits = sandbox.DefaultLimits()
 
 // receive reads what the child says.
 func (j *job) receive(ctx context.Context, r io.Reader) error {

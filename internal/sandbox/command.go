@@ -23,12 +23,19 @@ type Command struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+	// Limits, of which those on memory, processes and CPU count, hold from before the
+	// command has read anything, where there are control groups to be had. A command
+	// with limits also has no network, where the kernel lets it have namespaces of its
+	// own.
+	Limits *Limits
 }
 
 // Exit is how a child ended.
 type Exit struct {
 	Code     int  // -1 when a signal ended it
 	Canceled bool // the context ended first, and the whole process group was killed
+
+	OutOfMemory bool // the kernel has killed it for its memory
 }
 
 // Run runs the command until it ends. When ctx ends first it kills the child's
@@ -39,30 +46,62 @@ func Run(ctx context.Context, c Command) (Exit, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
-	cmd.Args[0] = os.Args[0] // a path like /proc/self/exe is no name
-	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, c.Stdin, c.Stdout, c.Stderr
-	if cmd.Env == nil {
-		cmd.Env = []string{} // nil would mean: inherit
+	apart := c.Limits != nil
+	bounds := newBounds(c.Limits)
+	defer bounds.remove()
+	cmd, err := c.start(ctx, bounds, apart)
+	if err != nil && apart && refusesNamespaces(err) {
+		cmd, err = c.start(ctx, bounds, false)
 	}
-	cmd.SysProcAttr = processGroup()
-	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
-	cmd.WaitDelay = 2 * time.Second
-	err := cmd.Run()
-	if cmd.Process != nil {
-		// Whatever the child has left behind must not run on.
-		_ = killGroup(cmd.Process.Pid)
+	if err != nil {
+		return Exit{}, err
 	}
+	err = cmd.Wait()
+	// Whatever the child has left behind must not run on.
+	_ = killGroup(cmd.Process.Pid)
 	var exit *exec.ExitError
 	switch {
-	case ctx.Err() != nil && cmd.Process != nil:
+	case ctx.Err() != nil:
 		return Exit{Code: -1, Canceled: true}, nil
 	case err == nil:
 		return Exit{}, nil
 	case errors.As(err, &exit):
-		return Exit{Code: exit.ExitCode()}, nil
+		return Exit{Code: exit.ExitCode(), OutOfMemory: bounds.outOfMemory()}, nil
 	}
 	return Exit{}, err
+}
+
+// start starts the command and bounds it before it gets its input.
+func (c Command) start(ctx context.Context, bounds bounds, apart bool) (*exec.Cmd, error) {
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Args[0] = os.Args[0] // a path like /proc/self/exe is no name
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, c.Stdout, c.Stderr
+	if cmd.Env == nil {
+		cmd.Env = []string{} // nil would mean: inherit
+	}
+	cmd.SysProcAttr = processGroup()
+	if apart {
+		setApart(cmd.SysProcAttr)
+	}
+	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
+	cmd.WaitDelay = 2 * time.Second
+	input, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := bounds.add(cmd.Process.Pid); err != nil {
+		return nil, errors.Join(err, killGroup(cmd.Process.Pid), cmd.Wait())
+	}
+	go func() {
+		if c.Stdin != nil {
+			_, _ = io.Copy(input, c.Stdin) // a child that does not read says by its end why
+		}
+		input.Close()
+	}()
+	return cmd, nil
 }
 
 // Policy is what a confined process can reach. Every other path is out of reach,

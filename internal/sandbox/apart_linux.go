@@ -1,0 +1,51 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// setApart gives a child namespaces of its own: no network, and no shared memory
+// but its own. It stays the user that it is, and sees the numbers of processes that
+// /proc has: what confines a program built with cgo looks for its threads there.
+func setApart(attr *syscall.SysProcAttr) {
+	attr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+}
+
+// refusesNamespaces reports whether a start has failed for want of them.
+func refusesNamespaces(err error) bool {
+	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EINVAL, unix.EUSERS} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// bounds is a control group, or none.
+type bounds struct{ *group }
+
+func newBounds(limits *Limits) bounds {
+	if limits == nil {
+		return bounds{}
+	}
+	g, err := newGroup(*limits)
+	if err != nil {
+		return bounds{} // there are none to be had
+	}
+	return bounds{g}
+}
+
+func (b bounds) add(pid int) error {
+	if b.group == nil {
+		return nil
+	}
+	return b.group.add(pid)
+}
+
+func (b bounds) outOfMemory() bool { return b.events().killed > 0 }
