@@ -3,9 +3,9 @@ package container
 import (
 	"archive/tar"
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -26,7 +26,7 @@ func TestHostileTarsStayInBounds(t *testing.T) {
 	}
 	many := make([]tar.Header, 110)
 	for i := range many {
-		many[i] = file(fmt.Sprint(i), "")
+		many[i] = file(strconv.Itoa(i), "")
 	}
 	for name, headers := range map[string][]tar.Header{
 		"Up":            {file("../up", "x")},
