@@ -103,7 +103,7 @@ func startEngine() (socket, none string) {
 	}
 	if machine.runsc != "" {
 		wrapper := filepath.Join(machine.dir, "runsc")
-		script := "#!/bin/sh\nexec " + machine.runsc + " --network=none --platform=systrap --host-uds=open --host-settings=ignore \"$@\"\n"
+		script := "#!/bin/sh\nexec " + machine.runsc + " --network=none --platform=systrap --host-uds=open --gofer-network-namespace=new --host-settings=ignore \"$@\"\n"
 		if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 			return "", err.Error()
 		}
