@@ -45,7 +45,8 @@ type Box struct {
 	machine machine
 	stop    func() // ends it, once
 	trees   int
-	ranOut  bool // of memory, and a task was told
+	over    string // folder of the last tree, once the box has ended
+	ranOut  bool   // of memory, and a task was told
 	last    sandbox.Usage
 }
 
@@ -210,8 +211,14 @@ func (b *Box) Unpack(ctx context.Context, source io.Reader) error {
 	return err
 }
 
-// Files opens a copy of the workspace, made while no task runs.
-func (b *Box) Files() (*os.Root, error) { return b.fetch(true) }
+// Files opens a copy of the workspace, made while no task runs. Once the box has
+// ended it is the one that Output has made.
+func (b *Box) Files() (*os.Root, error) {
+	if b.over != "" {
+		return os.OpenRoot(b.over)
+	}
+	return b.fetch(true)
+}
 
 // Output ends the box and opens a folder of a copy of its workspace, without what
 // was installed into it. The caller closes it before the box, and must expect
@@ -224,6 +231,7 @@ func (b *Box) Output(dir string) (*os.Root, error) {
 		return nil, err
 	}
 	defer root.Close()
+	b.over = root.Name()
 	return root.OpenRoot(dir)
 }
 

@@ -103,7 +103,7 @@ func startEngine() (socket, none string) {
 	}
 	if machine.runsc != "" {
 		wrapper := filepath.Join(machine.dir, "runsc")
-		script := "#!/bin/sh\nexec " + machine.runsc + " --network=none --platform=systrap --host-uds=open --host-settings=ignore \"$@\"\n"
+		script := "#!/bin/sh\nexec " + machine.runsc + " --network=none --platform=systrap --host-uds=open --gofer-network-namespace=new --host-settings=ignore \"$@\"\n"
 		if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 			return "", err.Error()
 		}
@@ -255,6 +255,11 @@ func TestTasksRunOneAfterTheOther(t *testing.T) {
 		text, err := root.ReadFile("er/b.txt")
 		require.NoError(t, err)
 		require.Equal(t, "b", string(text))
+		files, err := box.Files()
+		require.NoError(t, err)
+		defer files.Close()
+		_, err = files.Stat("later.txt")
+		require.NoError(t, err, "what it has left is still there")
 		require.Positive(t, box.Usage().CPU)
 		require.Positive(t, box.Usage().Memory)
 		_, err = box.Run(t.Context(), sandbox.Task{Argv: sh("true"), Env: env, Output: io.Discard})

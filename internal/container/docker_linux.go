@@ -237,6 +237,8 @@ func (d *dockerBackend) fix(reason string) string {
 		return "Start the Docker Engine, name its socket with --docker-socket, and let the server's user open it."
 	case strings.Contains(strings.ToLower(reason), "unknown runtime") || strings.Contains(reason, "unknown or invalid runtime name"):
 		return "Add the runtime to the engine's daemon.json, or leave out --docker-runtime."
+	case d.gvisor() && strings.Contains(reason, "has died"):
+		return `Let gVisor's containers reach sockets: "runtimeArgs": ["--host-uds=open"] of the runtime in the engine's daemon.json. And build the program with CGO_ENABLED=0.`
 	case strings.Contains(reason, "bind source path does not exist"):
 		return "The engine must see the server's own folders: run it on the same machine, and the server in no container."
 	}
