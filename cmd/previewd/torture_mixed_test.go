@@ -25,7 +25,11 @@ type kind struct {
 func mixedKinds(t *testing.T, pack string) []kind {
 	t.Helper()
 	plain, own := t.TempDir(), t.TempDir()
-	starts["vanilla"].lay(t, pack, plain)
+	start{lock: npmLock, files: map[string]string{
+		"package.json": `{"name":"p","private":true,"type":"module","scripts":{"build":"vite build"},"dependencies":{"clsx":"2.1.1"},"devDependencies":{"vite":"5.4.21"}}`,
+		"index.html":   `<div id="root"></div><script type="module" src="/main.js"></script>`,
+		"main.js":      "import clsx from 'clsx'\ndocument.title = clsx('made', 'of', 'packages')\n",
+	}}.lay(t, pack, plain)
 	starts["eleventy"].lay(t, pack, own)
 	return []kind{
 		{previewd.Files{"index.html": []byte("<h1>static</h1>")}, previewd.BuildCompleted},
