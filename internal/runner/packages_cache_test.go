@@ -156,3 +156,21 @@ func TestCachesAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 }
+
+func TestCachesFollowNoLinks(t *testing.T) {
+	t.Parallel()
+	c, err := NewCaches(t.TempDir(), 10_000, 10_000)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real", "cache"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "real", "cache", "a"), []byte("x"), 0o600))
+	require.NoError(t, os.Symlink("real", filepath.Join(dir, ".next")))
+	workspace, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer workspace.Close()
+	for folder, size := range map[string]int64{".next/cache": 0, "real/cache": 1} {
+		kept, err := c.save(t.Context(), "one", "a", workspace.FS(), map[string]string{folder: folder})
+		require.NoError(t, err)
+		require.Equal(t, size, kept, folder)
+	}
+}

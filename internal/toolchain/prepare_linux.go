@@ -51,7 +51,8 @@ func (p *plan) prepare(ctx context.Context, dir string, check func(root string) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot mark the toolchain as used: %w", err)
 	}
-	return &Toolchain{Root: root, Node: p.node, NPM: p.npm, use: use}, sweep(dir)
+	_ = sweep(dir) // what cannot be removed is no reason to build nothing; the next one tries again
+	return &Toolchain{Root: root, Node: p.node, NPM: p.npm, use: use}, nil
 }
 
 // settle makes root unless it is there, and then has it checked before it gets its
