@@ -34,12 +34,12 @@ var mayImport = map[string][]string{
 	"internal/redact":    {""},
 	"internal/sandbox":   {},
 	"internal/telemetry": {},
-	"internal/toolchain": {},
+	"internal/toolchain": {"internal/npm"},
 	"internal/identity":  {"", "internal/telemetry"},
 	"internal/npm":       {"internal/telemetry"},
 	"internal/httpx":     {"", "internal/fault", "internal/telemetry"},
 	"internal/store":     {"", "internal/fault"},
-	"internal/runner":    {"", "internal/artifact", "internal/detect", "internal/fault", "internal/npm", "internal/redact", "internal/sandbox", "internal/telemetry"},
+	"internal/runner":    {"", "internal/artifact", "internal/detect", "internal/fault", "internal/npm", "internal/redact", "internal/sandbox", "internal/telemetry", "internal/toolchain"},
 	"internal/worker":    {"", "internal/store", "internal/artifact", "internal/detect", "internal/fault", "internal/telemetry"},
 	"internal/webhook":   {"", "internal/store", "internal/telemetry"},
 	"internal/workerapi": {"", "client", "internal/httpx", "internal/telemetry"},
@@ -55,6 +55,7 @@ var mayImport = map[string][]string{
 // docs/dependencies.md says why each is there.
 var mayUse = map[string][]string{
 	"code.dny.dev/ssrf":                   {"internal/webhook"},
+	"github.com/Masterminds/semver/v3":    {"internal/toolchain"},
 	"github.com/alecthomas/kong":          {"internal/cli"},
 	"github.com/andybalholm/brotli":       {"internal/runner"},
 	"github.com/chromedp/chromedp":        {"internal/testkit"},

@@ -25,7 +25,7 @@ type kind struct {
 func mixedKinds(t *testing.T, pack string) []kind {
 	t.Helper()
 	plain, own := t.TempDir(), t.TempDir()
-	start{template: "react-ts", lock: npmLock}.lay(t, pack, plain)
+	starts["vanilla"].lay(t, pack, plain)
 	starts["eleventy"].lay(t, pack, own)
 	return []kind{
 		{previewd.Files{"index.html": []byte("<h1>static</h1>")}, previewd.BuildCompleted},
@@ -97,6 +97,9 @@ func (n *node) requireOnlyCaches() {
 		require.Contains(n, []string{
 			"previewd.db", "previewd.db-wal", "previewd.db-shm", "npm", "modules", "toolchains", "runner-id", "lock", "address", "service-token", "user-token", "artifacts",
 		}, name, "it is no cache")
+	}
+	if *mixed > 0 {
+		require.Positive(n, sizes["modules"], "packages of what was bundled are kept")
 	}
 	n.Logf("bytes in the server's folder: %v", sizes)
 }

@@ -96,12 +96,14 @@ func (n *node) breakSandboxes(clients *load, running func() bool) (dead []int) {
 	}
 	if *mixed > 0 {
 		clients.createSome(*mixed)
-		for every := time.NewTicker(*mixedEvery); n.count(waiting) > 0; {
-			select {
-			case <-every.C:
-				kill()
-			case <-time.After(100 * time.Millisecond):
-			}
+		for n.count(waiting) > 0 {
+			time.Sleep(*mixedEvery)
+			// A machine may need longer for a build than its server lives: what has lost
+			// many is let through, for a build is given up in the end.
+			n.waitUntil("the builds that have lost many servers are done", 5*time.Minute, func() bool {
+				return n.count(`SELECT COUNT(*) FROM worker_builds WHERE state IN ('queued', 'building') AND epoch > 4`) == 0
+			})
+			kill()
 		}
 		return dead
 	}

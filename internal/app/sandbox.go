@@ -36,6 +36,7 @@ type sandboxes struct {
 type caches struct {
 	mirror  *npm.Mirror
 	modules *runner.Modules
+	tools   *runner.Caches
 }
 
 func newSandboxes(b *builder) *sandboxes {
@@ -48,6 +49,10 @@ func newSandboxes(b *builder) *sandboxes {
 			return c, err
 		}
 		c.modules, err = runner.NewModules(filepath.Join(cfg.Data, "modules"), cmp.Or(cfg.ModulesCache, 4096)<<20, cmp.Or(cfg.BuildUID, sandbox.DefaultUID))
+		if err != nil {
+			return c, err
+		}
+		c.tools, err = runner.NewCaches(filepath.Join(cfg.Data, "caches"), 200<<20, 2<<30)
 		return c, err
 	})}
 }
@@ -57,7 +62,7 @@ func newSandboxes(b *builder) *sandboxes {
 func (s *sandboxes) shrink(bytes int64) {
 	c, err := s.caches()
 	if err == nil {
-		err = errors.Join(c.modules.Shrink(bytes), c.mirror.Shrink(bytes))
+		err = errors.Join(c.modules.Shrink(bytes), c.tools.Shrink(bytes), c.mirror.Shrink(bytes))
 	}
 	if err != nil {
 		s.builder.log.Warn("emptying caches failed", telemetry.Error, err)
@@ -93,7 +98,10 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 		return nil, err
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
-	s.ready = &runner.Sandbox{Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Mirror: c.mirror, Modules: c.modules, Limits: limitsOf(cfg), UID: cfg.BuildUID}
+	s.ready = &runner.Sandbox{
+		Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Nodes: toolchain.NewShelf(tools, c.mirror),
+		Mirror: c.mirror, Modules: c.modules, Caches: c.tools, Limits: limitsOf(cfg), UID: cfg.BuildUID,
+	}
 	return s.ready, nil
 }
 
@@ -104,7 +112,8 @@ func (s *sandboxes) bare() (*runner.Sandbox, error) {
 		return nil, err
 	}
 	s.ready = &runner.Sandbox{
-		Open: runner.OpenBare, Level: sandbox.LevelNone, Root: sandbox.LevelNone, Mirror: c.mirror, Modules: c.modules, Limits: limitsOf(s.builder.Config), UID: s.builder.Config.BuildUID,
+		Open: runner.OpenBare, Level: sandbox.LevelNone, Root: sandbox.LevelNone,
+		Mirror: c.mirror, Modules: c.modules, Caches: c.tools, Limits: limitsOf(s.builder.Config), UID: s.builder.Config.BuildUID,
 	}
 	return s.ready, nil
 }

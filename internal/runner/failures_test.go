@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -113,13 +115,16 @@ func TestTypeError(t *testing.T) {
 		t.Skipf("SKIPPED: the npm registry cannot be reached: %s", out)
 	}
 	b := setupNPM(t)
-	b.with.Mirror, err = npm.NewMirror(npm.Config{Registry: strings.TrimSpace(string(registry)), Dir: filepath.Join(t.TempDir(), "npm")})
+	machines := &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Resolver: &net.Resolver{}}).DialContext,
+	}}
+	b.with.Mirror, err = npm.NewMirror(npm.Config{Registry: strings.TrimSpace(string(registry)), Dir: filepath.Join(t.TempDir(), "npm"), Client: machines})
 	require.NoError(t, err)
 	o := b.build(map[string]string{
 		"package.json":  `{"name":"x","scripts":{"build":"tsc --noEmit"},"devDependencies":{"typescript":"5.9.3"}}`,
 		"tsconfig.json": `{"compilerOptions":{"strict":true}}`,
 		"main.ts":       "const cups: number = 1\n\nexport const tea: number = 'green' + cups\n",
-	})
+	}, func(c *previewd.Claim) { c.Timeout = 5 * time.Minute })
 	b.requireFailure(o, previewd.FailType, previewd.StepBuild, "Type 'string' is not assignable to type 'number'")
 	require.Equal(t, "main.ts", o.Failure.File)
 	require.Equal(t, 3, o.Failure.Line)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/toolchain"
 )
 
 // job is one attempt of one build.
@@ -34,11 +35,13 @@ type job struct {
 
 	sourceRoot *os.Root
 	box        Box                         // that ran the tree's code
+	node       *toolchain.Toolchain        // that it ran on, if that is not the server's own
 	packages   map[string]previewd.Package // that it was made with, by name and version
 	cache      string                      // what of its packages was kept: "hit", "miss", or ""
 	kept       keptPackages                // that it reads
 	site       *os.Root                    // what it made
 	siteDir    string                      // where in the tree that is
+	remember   func(context.Context)       // keeps what its tools remember, once the site is published; may be nil
 }
 
 // failedError is a failure that is the author's to mend.
@@ -78,9 +81,13 @@ func (j *job) run(ctx context.Context) (out previewd.Outcome, err error) {
 		return out, err
 	}
 	manifest, err := j.publish(ctx)
+	if err == nil && j.remember != nil {
+		j.remember(ctx)
+	}
 	return previewd.Outcome{
 		Kind: previewd.OutcomeCompleted, Manifest: manifest,
-		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation, Cache: j.cache, Packages: j.packageList(),
+		Runner: j.result.Runner, Reason: j.result.Reason, Isolation: j.result.Isolation,
+		Cache: j.cache, CacheSaved: j.saved(), Packages: j.packageList(),
 	}, err
 }
 
@@ -112,6 +119,7 @@ func (j *job) clean() {
 	if j.kept.release != nil {
 		j.kept.release()
 	}
+	j.node.Release()
 	os.RemoveAll(j.dir)
 }
 

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,8 +35,9 @@ type Modules struct {
 
 // modulesInfo is stored beside a folder, and last: what has none is unfinished.
 type modulesInfo struct {
-	Bytes int64         `json:"bytes"`
-	Took  time.Duration `json:"took"` // to install
+	Bytes   int64         `json:"bytes"`
+	Took    time.Duration `json:"took"`    // to install
+	Scripts bool          `json:"scripts"` // a package may have one that runs when it is installed
 
 	Packages []previewd.Package `json:"packages"` // as the mirror handed them out
 }
@@ -106,18 +109,19 @@ var errOddModules = errors.New("the packages hold something that is no file, fol
 
 // copy copies node_modules of a workspace in which no code of a tree has run, and
 // returns what keeps the copy.
-func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, info modulesInfo) (keep func() error, err error) {
+func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, about modulesInfo) (info modulesInfo, keep func() error, err error) {
 	work, err := os.MkdirTemp(m.dir, "new-")
 	if err != nil {
-		return nil, err
+		return info, nil, err
 	}
 	drop := func(err error) error { return errors.Join(err, os.RemoveAll(work)) }
 	c := &modulesCopy{uid: m.uid}
 	if err := c.run(ctx, workspace, work); err != nil {
-		return nil, drop(err)
+		return info, nil, drop(err)
 	}
-	return func() error {
-		info.Bytes = c.bytes
+	info = about
+	info.Bytes, info.Scripts = c.bytes, c.scripts
+	return info, func() error {
 		raw, err := json.Marshal(info)
 		if err == nil {
 			err = syncFiles(work)
@@ -194,9 +198,13 @@ const blockSize = 4096
 
 // modulesCopy is one copy of a node_modules.
 type modulesCopy struct {
-	uid   int
-	bytes int64
+	uid     int
+	bytes   int64
+	scripts bool // a package may have one that runs when it is installed
 }
+
+// In package.json; what has a binding.gyp is compiled without being told to.
+var installScripts = regexp.MustCompile(`"(?:pre|post)?install"\s*:`)
 
 func (c *modulesCopy) run(ctx context.Context, workspace *os.Root, to string) error {
 	target, err := os.OpenRoot(to)
@@ -254,7 +262,15 @@ func (c *modulesCopy) file(from, to *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(out, in)
+	var content io.Reader = in
+	switch base := path.Base(name); {
+	case base == "binding.gyp":
+		c.scripts = true
+	case base == "package.json" && !c.scripts:
+		raw, _ := io.ReadAll(io.LimitReader(in, maxJSONFile)) // an error comes again
+		c.scripts, content = installScripts.Match(raw), io.MultiReader(bytes.NewReader(raw), in)
+	}
+	n, err := io.Copy(out, content)
 	c.bytes += n
 	return errors.Join(err, out.Close())
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/npm"
 	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/toolchain"
 )
 
 // Sandbox is what builds need that run strangers' code.
@@ -26,9 +27,11 @@ type Sandbox struct {
 	// Open starts a box. Level is how well it confines: sandbox.LevelNamespace, say.
 	Open    func(ctx context.Context, cfg sandbox.BoxConfig) (Box, error)
 	Level   string
-	Root    string      // folder of the toolchain, named after what is in it
-	Mirror  *npm.Mirror // the only network that a build has
-	Modules *Modules    // installed packages that were kept
+	Root    string           // folder of the toolchain, named after what is in it
+	Nodes   *toolchain.Shelf // toolchains for trees that want another Node.js; nil for none
+	Mirror  *npm.Mirror      // the only network that a build has
+	Caches  *Caches          // what build tools keep for a project's next build; nil for nothing
+	Modules *Modules         // installed packages that were kept
 	Limits  sandbox.Limits
 	UID     int           // of the host, for builds of a server that is root
 	Idle    time.Duration // how long a command may say nothing; default 2 min
@@ -98,8 +101,8 @@ func (j *job) runPlan(ctx context.Context) error {
 	if err := j.start(ctx, previewd.StepBuild); err != nil {
 		return err
 	}
-	if failure, err := p.command(ctx, p.plan.Build.Argv); err != nil || failure != nil {
-		return errors.Join(err, asFailed(failure))
+	if err := p.makeSite(ctx); err != nil {
+		return err
 	}
 	return p.findSite()
 }
@@ -241,10 +244,15 @@ func (p *packagesBuild) sourceFile(name string) (string, bool) {
 
 // argv has npm fetch the package manager that the tree wants, if it is another.
 func (p *packagesBuild) argv(argv []string) []string {
-	m := p.plan.PackageManager
-	if argv[0] == "npm" || argv[0] != m.Name {
+	if argv[0] == "npm" || argv[0] != p.plan.PackageManager.Name {
 		return argv
 	}
+	return append([]string{"npm", "exec", "--yes", "--package=" + p.managerSpec(), "--"}, argv...)
+}
+
+// managerSpec is the package of the package manager that the tree wants.
+func (p *packagesBuild) managerSpec() string {
+	m := p.plan.PackageManager
 	spec := m.Name + "@" + m.Version
 	switch {
 	case m.Version == "" && m.Name == "yarn" && m.Variant == "classic":
@@ -252,7 +260,7 @@ func (p *packagesBuild) argv(argv []string) []string {
 	case m.Name == "yarn" && m.Variant == "berry":
 		spec = "@yarnpkg/cli-dist@" + m.Version
 	}
-	return append([]string{"npm", "exec", "--yes", "--package=" + strings.TrimSuffix(spec, "@"), "--"}, argv...)
+	return strings.TrimSuffix(spec, "@")
 }
 
 // env is all that commands see of an environment.

@@ -14,8 +14,7 @@ import (
 // stay where they are until it is over.
 type keptPackages struct {
 	key, modules string
-	took         time.Duration // to install
-	list         []previewd.Package
+	info         modulesInfo
 	release      func()
 }
 
@@ -23,22 +22,35 @@ type keptPackages struct {
 func (j *job) useKept() {
 	if j.cache == "" {
 		j.cache = "hit"
-		for _, p := range j.kept.list {
+		for _, p := range j.kept.info.Packages {
 			p.Cached = true
 			j.addPackages([]previewd.Package{p})
 		}
 	}
-	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.took.Seconds())
+	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.info.Took.Seconds())
+}
+
+// saved is how long the packages took to install that an earlier build has installed.
+func (j *job) saved() time.Duration {
+	if j.cache != "hit" {
+		return 0
+	}
+	return j.kept.info.Took
 }
 
 // takeKept returns the node_modules of what was installed before; "" when it was not.
 func (j *job) takeKept(with *Sandbox, want *wanted) (modules string) {
 	if j.kept.key == want.key {
+		want.scripts = j.kept.info.Scripts
 		return j.kept.modules
 	}
 	modules, info, release, ok := with.Modules.take(want.key)
 	if ok {
-		j.kept = keptPackages{want.key, modules, info.Took, info.Packages, release}
+		if j.kept.release != nil {
+			j.kept.release() // those of another Node.js
+		}
+		j.kept = keptPackages{want.key, modules, info, release}
+		want.scripts = info.Scripts
 	}
 	return modules
 }
@@ -59,7 +71,7 @@ func (j *job) findKept(ctx context.Context) (modules string) {
 		if err != nil {
 			return "" // who needs it asks again
 		}
-		if want := j.locked(with, lockfile); want != nil {
+		if want := j.locked(with, npmKeeper, lockfile); want != nil {
 			return j.takeKept(with, want)
 		}
 		return ""
@@ -89,7 +101,7 @@ func (p *packagesBuild) bundle(ctx context.Context) (done bool, err error) {
 	if !p.plan.Bundle.OK || p.result.Aside != "" {
 		return false, nil
 	}
-	want := p.keepable()
+	want := p.keepable(ctx)
 	if want == nil {
 		p.result.Aside = "its packages are not the same wherever they are installed"
 		return false, nil

@@ -114,6 +114,8 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	require.Equal(t, "hit", second.Cache)
 	require.Len(t, second.Packages, 2, "what is kept knows what it is of")
 	require.True(t, second.Packages[0].Cached)
+	require.Zero(t, first.CacheSaved)
+	require.Positive(t, second.CacheSaved)
 	require.Contains(t, b.text(), "as they were installed before")
 
 	// Scripts ran in both builds, and left nothing in what is kept.
@@ -162,7 +164,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
 		defer root.Close()
-		keep, err := m.copy(t.Context(), root, key, modulesInfo{Took: time.Second})
+		_, keep, err := m.copy(t.Context(), root, key, modulesInfo{Took: time.Second})
 		require.NoError(t, err)
 		require.NoError(t, keep())
 	}
@@ -209,7 +211,7 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 		require.NoError(t, make(dir))
 		root, err := os.OpenRoot(workspace)
 		require.NoError(t, err)
-		_, err = m.copy(t.Context(), root, "odd", modulesInfo{Took: time.Second})
+		_, _, err = m.copy(t.Context(), root, "odd", modulesInfo{Took: time.Second})
 		root.Close()
 		require.ErrorIs(t, err, errOddModules, name)
 	}
@@ -237,8 +239,10 @@ func TestFailuresOfPackagesBuilds(t *testing.T) {
 		"Processes": {build: "for i in $(seq 200); do sleep 60 & done; exit 1", want: want{previewd.FailPidsLimit, "build", "64"}},
 		"Disk":      {build: "head -c 100000000 /dev/zero > big", want: want{previewd.FailDiskLimit, "build", ""}},
 		"Log":       {build: `node -e "for (;;) require('fs').writeSync(1, 'x'.repeat(65536))"`, want: want{previewd.FailOutputLimit, "build", "64 MB"}},
-		"Idle":      {build: "sleep 60", want: want{previewd.FailIdleTimeout, "build", "3s"}},
-		"Network":   {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
+		"Idle": {build: "sleep 60", change: func(tree map[string]string) {
+			tree["previewd.json"] = `{"install": []}` // which can take as long, on a machine with much to do
+		}, want: want{previewd.FailIdleTimeout, "build", "3s"}},
+		"Network": {build: "node -e \"fetch('http://example.com').catch(e => { console.error(e); process.exit(1) })\"", want: want{previewd.FailNetworkBlocked, "build", "example.com"}},
 		"Denied": {
 			build: "node knock.js",
 			change: func(tree map[string]string) {

@@ -48,6 +48,7 @@ fs.writeFileSync('dist/index.html', '<h1>by vite</h1>');
 	},
 	"young": {map[string]any{"engines": map[string]any{"node": ">=99"}}, nil},
 	"picky": {map[string]any{"peerDependencies": map[string]any{"maker": "^2.0.0"}}, nil},
+	"pnpm":  {map[string]any{"bin": map[string]any{"pnpm": "bin.js"}}, map[string]string{"bin.js": fakeManager}},
 	"native": {
 		map[string]any{"scripts": map[string]any{"install": "node make.js"}},
 		map[string]string{"make.js": `require('fs').writeFileSync(__dirname + '/made.txt', 'made')`},

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == sandbox.InitArg {
 		os.Exit(sandbox.Init())
 	}
+	countLookups()
 	code := m.Run()
 	removeShared()
 	os.Exit(code)

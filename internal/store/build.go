@@ -19,7 +19,6 @@ type Build struct {
 	RequestID string
 	OwnerID   string
 	FairRank  int64     // with the id: the place in the queue
-	Cache     string    // state of the caches that the build found
 	ClaimedAt time.Time // when its last attempt began; zero when none has
 }
 

@@ -23,6 +23,7 @@ type layout struct {
 	links   map[string]string // where they lead
 	texts   map[string]string
 	folders map[string]bool // those that would be empty
+	packed  []packed
 }
 
 // source is a file of this machine as it was when the layout was made.
@@ -149,6 +150,9 @@ func (l *layout) digest() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.folders)) {
 		fmt.Fprintf(sum, "folder %q\n", name)
+	}
+	for _, p := range l.packed {
+		fmt.Fprintf(sum, "packed %q\n", p.id)
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:16])
 }

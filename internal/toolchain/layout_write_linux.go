@@ -33,6 +33,11 @@ func (l *layout) write(ctx context.Context, dir string) error {
 			return err
 		}
 	}
+	for _, p := range l.packed {
+		if err := p.unpack(ctx, root); err != nil {
+			return fmt.Errorf("cannot lay out %s: %w", p.id, err)
+		}
+	}
 	for name, text := range l.texts {
 		if err := writeFile(root, name, 0o644, strings.NewReader(text)); err != nil {
 			return err

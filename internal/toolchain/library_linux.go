@@ -14,6 +14,7 @@ import (
 var byName = []string{
 	"libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2", "libgcc_s.so.1", "libstdc++.so.6",
 	"libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1",
+	"libatomic.so.1", // of the registry's Node.js from 25 on
 }
 
 // place is a file or folder of this machine and where it goes in the root.

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unfinished is the folder that a Prepare which holds the lock writes in.
+// unfinished is the folder that who holds the lock writes in, and removes.
 const unfinished = "unfinished"
 
 // Prepare lays out, in a folder of dir named after what it holds, the toolchain
 // made from the programs of this machine, or returns the one that is there
 // already. Of several at once, in any number of processes, one writes and the
-// others wait for it. A toolchain never changes once it has its name, and those
-// of programs that the machine had before stay.
+// others wait for it. A toolchain never changes once it has its name, and stays
+// while anybody uses it.
 func Prepare(ctx context.Context, dir string) (*Toolchain, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -30,6 +30,10 @@ func Prepare(ctx context.Context, dir string) (*Toolchain, error) {
 	if err != nil {
 		return nil, err
 	}
+	return made.prepare(ctx, dir, nil)
+}
+
+func (p *plan) prepare(ctx context.Context, dir string, check func(root string) error) (*Toolchain, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot create the folder of toolchains: %w", err)
 	}
@@ -38,16 +42,21 @@ func Prepare(ctx context.Context, dir string) (*Toolchain, error) {
 		return nil, fmt.Errorf("cannot lock the folder of toolchains: %w", err)
 	}
 	defer lock.Close()
-	root := filepath.Join(dir, made.layout.digest())
-	if err := made.layout.settle(ctx, filepath.Join(dir, unfinished), root); err != nil {
+	name := p.layout.digest()
+	root := filepath.Join(dir, name)
+	if err := p.layout.settle(ctx, filepath.Join(dir, unfinished), root, check); err != nil {
 		return nil, fmt.Errorf("cannot lay out the toolchain: %w", err)
 	}
-	return &Toolchain{Root: root, Node: made.node, NPM: made.npm}, nil
+	use, err := hold(dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot mark the toolchain as used: %w", err)
+	}
+	return &Toolchain{Root: root, Node: p.node, NPM: p.npm, use: use}, sweep(dir)
 }
 
-// settle makes root unless it is there. What a process that died has left in
-// the temporary folder goes first.
-func (l *layout) settle(ctx context.Context, temporary, root string) error {
+// settle makes root unless it is there, and then has it checked before it gets its
+// name. What a process that died has left in the temporary folder goes first.
+func (l *layout) settle(ctx context.Context, temporary, root string, check func(root string) error) error {
 	if err := os.RemoveAll(temporary); err != nil {
 		return err
 	}
@@ -55,6 +64,9 @@ func (l *layout) settle(ctx context.Context, temporary, root string) error {
 		return err
 	}
 	err := l.write(ctx, temporary)
+	if err == nil && check != nil {
+		err = check(temporary)
+	}
 	if err == nil {
 		err = syncAll(temporary)
 	}

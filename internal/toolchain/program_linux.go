@@ -31,38 +31,72 @@ type plan struct {
 	names     map[string]string // of programs in the root, by their path here
 }
 
-// planOf finds everything on this machine.
-func planOf(ctx context.Context) (*plan, error) {
+// machine is what this machine has of Node.js.
+type machine struct {
+	path    string // of the program
+	npm     string // folder
+	version string // of npm
+	engines string // what npm runs on
+}
+
+func findMachine() (machine, error) {
 	link, err := exec.LookPath("node")
 	if err != nil {
-		return nil, fmt.Errorf("%w Node.js on this machine: install it, e.g. apt-get install nodejs npm", ErrMissing)
+		return machine{}, fmt.Errorf("%w Node.js on this machine: install it, e.g. apt-get install nodejs npm", ErrMissing)
 	}
-	node, err := filepath.EvalSymlinks(link)
+	m := machine{}
+	if m.path, err = filepath.EvalSymlinks(link); err != nil {
+		return machine{}, fmt.Errorf("cannot find Node.js: %w", err)
+	}
+	m.findNPM()
+	return m, nil
+}
+
+// planOf finds everything on this machine.
+func planOf(ctx context.Context) (*plan, error) {
+	m, err := findMachine()
 	if err != nil {
-		return nil, fmt.Errorf("cannot find Node.js: %w", err)
+		return nil, err
 	}
+	p := newPlan()
+	if err := p.addLibraries(m.path); err != nil {
+		return nil, err
+	}
+	if p.node, err = nodeVersion(ctx, m.path); err != nil {
+		return nil, err
+	}
+	if err := p.addProgram("node", m.path); err != nil {
+		return nil, err
+	}
+	if err := p.addNPM(m); err != nil {
+		return nil, err
+	}
+	return p, p.addRest()
+}
+
+func newPlan() *plan {
 	p := &plan{layout: newLayout(), names: map[string]string{}}
 	p.linker = newLinker(p.layout)
-	if err := p.addNode(ctx, node); err != nil {
-		return nil, err
-	}
-	if err := p.addNPM(node); err != nil {
-		return nil, err
-	}
+	return p
+}
+
+// addRest takes what is no part of Node.js.
+func (p *plan) addRest() error {
 	if err := p.addPrograms(); err != nil {
-		return nil, err
+		return err
 	}
 	const certificates = "/etc/ssl/certs/ca-certificates.crt"
 	if err := p.layout.file(certificates, inRoot(certificates)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot find certificates: %w", err)
+		return fmt.Errorf("cannot find certificates: %w", err)
 	}
-	return p, nil
+	return nil
 }
 
-func (p *plan) addNode(ctx context.Context, path string) error {
-	file, err := elf.Open(path)
+// addLibraries takes those that this machine's Node.js could load.
+func (p *plan) addLibraries(node string) error {
+	file, err := elf.Open(node)
 	if err != nil {
-		return fmt.Errorf("cannot copy Node.js: %s is not the program but what starts it; put the folder of the program first in PATH", path)
+		return fmt.Errorf("cannot copy Node.js: %s is not the program but what starts it; put the folder of the program first in PATH", node)
 	}
 	defer file.Close()
 	p.linker.addConfigured(file)
@@ -73,10 +107,7 @@ func (p *plan) addNode(ctx context.Context, path string) error {
 			}
 		}
 	}
-	if p.node, err = nodeVersion(ctx, path); err != nil {
-		return err
-	}
-	return p.addProgram("node", path)
+	return p.linker.loader(file)
 }
 
 var versionPattern = regexp.MustCompile(`^v(\d+\.\d+\.\d+\S*)\s*$`)
@@ -106,15 +137,14 @@ const (
 	debianScripts = "/usr/share/javascript"
 )
 
-func (p *plan) addNPM(node string) error {
-	folder, version := findNPM(node)
-	if folder == "" {
+func (p *plan) addNPM(m machine) error {
+	if m.npm == "" {
 		return fmt.Errorf("%w npm on this machine: install it, e.g. apt-get install nodejs npm", ErrMissing)
 	}
-	p.npm = version
+	p.npm = m.version
 	l := p.layout
 	_, err := os.Stat(debianModules)
-	if err == nil && (isBelow(debianModules, folder) || node == "/usr/bin/node") {
+	if err == nil && (m.debian() || m.path == "/usr/bin/node") {
 		folders := []string{debianModules, debianScripts}
 		for _, name := range folders {
 			if err := l.tree(name, inRoot(name), folders); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,21 +152,32 @@ func (p *plan) addNPM(node string) error {
 			}
 		}
 	}
-	const modules = "usr/lib/node_modules/"
-	if isBelow(debianModules, folder) {
-		l.links[modules+"npm"] = "../../share/nodejs/npm"
-	} else if err := l.tree(folder, modules+"npm", []string{folder}, "docs", "man", "html"); err != nil {
+	if m.debian() {
+		l.links[npmFolder] = "../../share/nodejs/npm"
+	} else if err := l.tree(m.npm, npmFolder, []string{m.npm}, npmTexts...); err != nil {
 		return fmt.Errorf("cannot read npm: %w", err)
 	}
-	l.links["usr/bin/npm"] = "../lib/node_modules/npm/bin/npm-cli.js"
-	l.links["usr/bin/npx"] = "../lib/node_modules/npm/bin/npx-cli.js"
+	p.linkNPM()
 	return nil
 }
 
-// findNPM returns npm's package folder and version: the one beside Node.js, the
-// one that PATH leads to, or one where systems install it.
-func findNPM(node string) (folder, version string) {
-	places := []string{filepath.Join(filepath.Dir(node), "../lib/node_modules/npm")}
+const npmFolder = "usr/lib/node_modules/npm"
+
+// npmTexts are folders of npm that no build reads.
+var npmTexts = []string{"docs", "man", "html"}
+
+func (p *plan) linkNPM() {
+	p.layout.links["usr/bin/npm"] = "../lib/node_modules/npm/bin/npm-cli.js"
+	p.layout.links["usr/bin/npx"] = "../lib/node_modules/npm/bin/npx-cli.js"
+}
+
+// debian reports whether npm is Debian's, which runs on Debian's Node.js only.
+func (m *machine) debian() bool { return isBelow(debianModules, m.npm) }
+
+// findNPM finds npm's package: the one beside Node.js, the one that PATH leads to,
+// or one where systems install it.
+func (m *machine) findNPM() {
+	places := []string{filepath.Join(filepath.Dir(m.path), "../lib/node_modules/npm")}
 	if link, err := exec.LookPath("npm"); err == nil {
 		if script, err := filepath.EvalSymlinks(link); err == nil {
 			places = append(places, filepath.Dir(filepath.Dir(script)))
@@ -148,12 +189,15 @@ func findNPM(node string) (folder, version string) {
 			continue
 		}
 		text, _ := os.ReadFile(filepath.Join(folder, "package.json"))
-		var about struct{ Name, Version string }
+		var about struct {
+			Name, Version string
+			Engines       struct{ Node string }
+		}
 		if err := json.Unmarshal(text, &about); err == nil && about.Name == "npm" {
-			return folder, about.Version
+			m.npm, m.version, m.engines = folder, about.Version, about.Engines.Node
+			return
 		}
 	}
-	return "", ""
 }
 
 // addPrograms begins with the shell: what is a script needs it.

@@ -48,7 +48,7 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 			if moved, err = s.publish(ctx, tx, b, out.Manifest, manifest); err != nil {
 				return err
 			}
-			c.data = map[string]any{"version": b.Version, "files": len(manifest.Files), "bytes": manifest.Size()}
+			c.data = completedData(b, manifest, out)
 		}
 		if len(out.Packages) > 0 {
 			if err := tx.PutPackages(ctx, b.ID, out.Packages); err != nil {
@@ -122,6 +122,16 @@ func (s *Service) publish(
 		return false, err
 	}
 	return tx.AdvanceVersion(ctx, b.ProjectID, v.ID, b.Seq)
+}
+
+// completedData is what build.completed says of what was made, and of what was not
+// made again.
+func completedData(b *store.Build, m previewd.Manifest, out previewd.Outcome) map[string]any {
+	data := map[string]any{"version": b.Version, "files": len(m.Files), "bytes": m.Size()}
+	if out.Cache != "" {
+		data["cache"], data["cacheSavedMs"] = out.Cache, out.CacheSaved.Milliseconds()
+	}
+	return data
 }
 
 func activatedEvent(b *store.Build, number int64, pinned bool) previewd.Event {

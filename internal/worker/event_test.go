@@ -68,6 +68,28 @@ func TestEventsTellWhatToMeter(t *testing.T) {
 	})
 }
 
+func TestEventsTellWhatWasKept(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		plain := f.create()
+		_, err := f.finish(f.claim())
+		require.NoError(t, err)
+		_, data := f.last(plain.BuildID, previewd.EventBuildCompleted)
+		require.NotContains(t, data, "cache")
+		require.NotContains(t, data, "cacheSavedMs")
+
+		b := f.rebuild(plain.ProjectID)
+		out := previewd.Outcome{Kind: previewd.OutcomeCompleted, Manifest: f.manifest(), Runner: "sandbox", Isolation: "namespace", Cache: "hit", CacheSaved: 1500 * time.Millisecond}
+		_, err = f.FinishBuild(t.Context(), f.claim().Lease, out)
+		require.NoError(t, err)
+		_, data = f.last(b.ID, previewd.EventBuildCompleted)
+		require.Equal(t, "hit", data["cache"])
+		require.InDelta(t, 1500, data["cacheSavedMs"], 0)
+		found, err := f.FindBuild(t.Context(), b.ID, 0)
+		require.NoError(t, err)
+		require.Equal(t, "hit", found.Cache)
+	})
+}
+
 func TestProjectsAreFoundByWhoAskedForThem(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		req := keyed()
