@@ -3,6 +3,8 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin
 LINT := $(BIN)/golangci-lint
+RUNSC := $(BIN)/runsc
+RUNSC_VERSION := v0.0.0-20260905035102-160fafc42237
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -45,6 +47,10 @@ lint: $(LINT) ## Run the linters
 # The linter has a module of its own, so that its dependencies are not ours.
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# gVisor, which tests run builds in when it is there. Debian's is too old.
+$(RUNSC):
+	GOBIN=$(CURDIR)/$(BIN) CGO_ENABLED=0 $(GO) install gvisor.dev/gvisor/runsc@$(RUNSC_VERSION)
 
 .PHONY: generate
 generate: ## Write generated files: api/openapi.yaml and api/gateway.yaml

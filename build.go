@@ -14,9 +14,9 @@ type Build struct {
 	Prompt     string      `json:"prompt"`
 	Template   string      `json:"template,omitempty"`
 	Source     Source      `json:"source"`
-	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox" doc:"What built it."`
+	Runner     string      `json:"runner,omitempty" enum:"static,bundle,sandbox,docker,gvisor" doc:"What built it."`
 	Reason     string      `json:"runnerReason,omitempty" doc:"Why this runner took the tree."`
-	Isolation  string      `json:"isolation,omitempty" enum:"none,process,process+landlock,namespace" doc:"How the build was confined; none: its commands ran as processes of the server's machine."`
+	Isolation  string      `json:"isolation,omitempty" enum:"none,process,process+landlock,namespace,gvisor" doc:"How the build was confined; none: its commands ran as processes of the server's machine."`
 	Cache      string      `json:"cache,omitempty" enum:"hit,miss" doc:"Whether its packages were installed before; absent when it has none that are kept."`
 	Failure    *Failure    `json:"failure,omitempty"`
 	Packages   int         `json:"packages,omitempty" doc:"How many npm packages it was made with; its packages route lists them."`

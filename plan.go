@@ -5,6 +5,10 @@ const (
 	RunnerStatic  = "static"  // the files are the site
 	RunnerBundle  = "bundle"  // esbuild; no code of the tree runs
 	RunnerSandbox = "sandbox" // installs packages and runs the tree's build command
+
+	// A server may run that command in containers; then a build is said to be by these.
+	RunnerDocker = "docker"
+	RunnerGVisor = "gvisor"
 )
 
 // Plan says how a tree becomes a site: what was decided, and why. Nothing of the

@@ -73,7 +73,7 @@ type Outcome struct {
 	Kind     OutcomeKind
 	Manifest Digest   // completed: stored, with all its blobs
 	Failure  *Failure // failed
-	Runner   string   // "static", "bundle" or "sandbox"; "" when it did not get so far
+	Runner   string   // one of Runner…; "" when it did not get so far
 	Reason   string   // why that runner
 	Cache    string   // what it found cached, for estimates: "hit" or "miss"; "" when it keeps no cache
 	// CacheSaved is how long that took when it was made, which this claim did not wait for.

@@ -83,7 +83,11 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 	if cfg.UnsafeNoSandbox {
 		return s.bare()
 	}
-	tools, report, err := ProbeSandbox(ctx, cfg, s.builder.opts.Executable)
+	boxes, err := newBoxes(cfg, s.builder.runnerID)
+	if err != nil {
+		return nil, err
+	}
+	tools, report, err := boxes.ready(ctx, cfg, s.builder.opts.Executable)
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("%w: %s", runner.ErrNoSandbox, report.Reason)
 	} else if errors.Is(err, toolchain.ErrMissing) {
@@ -99,7 +103,7 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 	}
 	s.builder.log.InfoContext(ctx, "sandbox ready", "level", report.Level, "node", tools.Node, "npm", tools.NPM, telemetry.Took, report.Start)
 	s.ready = &runner.Sandbox{
-		Open: runner.OpenSandbox, Level: report.Level, Root: tools.Root, Nodes: toolchain.NewShelf(tools, c.mirror),
+		Open: boxes.open, Runner: cfg.Runner, Level: report.Level, Root: tools.Root, Nodes: toolchain.NewShelf(tools, c.mirror),
 		Mirror: c.mirror, Modules: c.modules, Caches: c.tools, Limits: limitsOf(cfg), UID: cfg.BuildUID,
 	}
 	return s.ready, nil
@@ -127,11 +131,9 @@ func limitsOf(cfg config.Config) sandbox.Limits {
 
 // ProbeSandbox lays the toolchain out and opens a sandbox that checks itself.
 func ProbeSandbox(ctx context.Context, cfg config.Config, executable string) (*toolchain.Toolchain, sandbox.Report, error) {
-	tools, err := toolchain.Prepare(ctx, filepath.Join(cfg.Data, "toolchains"))
+	boxes, err := newBoxes(cfg, "doctor")
 	if err != nil {
 		return nil, sandbox.Report{Level: sandbox.LevelProcess}, err
 	}
-	return tools, sandbox.Probe(ctx, sandbox.BoxConfig{
-		Executable: executable, Root: tools.Root, Limits: limitsOf(cfg), UID: cfg.BuildUID,
-	}), nil
+	return boxes.ready(ctx, cfg, executable)
 }

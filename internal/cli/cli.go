@@ -109,6 +109,8 @@ func Main(args []string, streams Streams) int {
 			return app.BuildChild(streams.In, streams.Out)
 		case app.SandboxInitArg:
 			return app.SandboxInit()
+		case app.ContainerAgentArg:
+			return app.ContainerAgent()
 		case completeArg:
 			return complete(args[1:], streams)
 		}

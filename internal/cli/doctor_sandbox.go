@@ -12,11 +12,13 @@ type doctorSandboxCmd struct {
 	Data     string `help:"Data folder of a server: the toolchain is laid out there." default:"./previewd-data" env:"PREVIEWD_DATA" type:"path"`
 	BuildUID int    `help:"The server's number of the user that builds have." env:"PREVIEWD_BUILD_UID" default:"200001" placeholder:"N"`
 	JSON     bool   `help:"Print JSON for programs."`
+
+	config.Boxes `embed:""`
 }
 
 // Run implements the command.
 func (c *doctorSandboxCmd) Run(e *env) error {
-	tools, report, err := app.ProbeSandbox(e.ctx, config.Config{Data: c.Data, BuildUID: c.BuildUID}, "")
+	tools, report, err := app.ProbeSandbox(e.ctx, config.Config{Data: c.Data, BuildUID: c.BuildUID, Boxes: c.Boxes}, "")
 	if err != nil {
 		report.Reason = err.Error()
 	}

@@ -45,6 +45,7 @@ type Config struct {
 	UnsafeNoSandbox   bool          `help:"Run the commands of trees as processes of this machine, which keeps them from nothing. For your own trees on your own machine; needs a loopback --addr." env:"PREVIEWD_UNSAFE_NO_SANDBOX"`
 	Roles             []Role        `help:"What this process is, of worker, runner, preview and gateway. Default: all that it has the settings for." env:"PREVIEWD_ROLES" placeholder:"ROLE,…"`
 
+	Boxes   `embed:"" group:"What the code of trees runs in"`
 	Gateway `embed:"" group:"Gateway: what users call"`
 
 	LogLevel  string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"PREVIEWD_LOG_LEVEL"`
@@ -75,6 +76,9 @@ func (c *Config) Validate() error {
 	if err == nil && c.UnsafeNoSandbox && !isLoopback(host) {
 		errs = append(errs, fmt.Errorf("--unsafe-no-sandbox lets whoever creates a project run commands on this machine, so --addr must be loopback, such as 127.0.0.1:8080, and not %s", c.Addr))
 	}
+	if c.UnsafeNoSandbox && c.Runner != "" && c.Runner != BoxSandbox {
+		errs = append(errs, fmt.Errorf("--unsafe-no-sandbox and --runner %s exclude each other: leave one out", c.Runner))
+	}
 	if c.LegacyToken != "" && (len(c.LegacyToken) < minToken || c.LegacyToken == c.ServiceToken) {
 		errs = append(errs, fmt.Errorf("the legacy token must have at least %d characters and differ from the service token", minToken))
 	}
@@ -104,7 +108,7 @@ func (c *Config) Validate() error {
 	if c.Builds < -1 {
 		errs = append(errs, errors.New("--builds must be -1 or more"))
 	}
-	errs = append(errs, c.checkGateway())
+	errs = append(errs, c.checkGateway(), c.checkBoxes())
 	return errors.Join(append(errs, c.checkDomains())...)
 }
 

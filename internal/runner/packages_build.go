@@ -27,6 +27,7 @@ type Sandbox struct {
 	// Open starts a box. Level is how well it confines: sandbox.LevelNamespace, say.
 	Open    func(ctx context.Context, cfg sandbox.BoxConfig) (Box, error)
 	Level   string
+	Runner  string           // what builds are said to be made by; default previewd.RunnerSandbox
 	Root    string           // folder of the toolchain, named after what is in it
 	Nodes   *toolchain.Shelf // toolchains for trees that want another Node.js; nil for none
 	Mirror  *npm.Mirror      // the only network that a build has
@@ -116,7 +117,7 @@ func (p *packagesBuild) tellWhy() {
 	if why != "" {
 		p.result.Reason = clip(p.result.Reason+"; not bundled: "+why, 300)
 	}
-	p.log.printf("runner: sandbox, because %s", p.result.Reason)
+	p.log.printf("runner: %s, because %s", cmp.Or(p.with.Runner, previewd.RunnerSandbox), p.result.Reason)
 	for _, note := range p.plan.Notes {
 		p.log.printf("note: %s", clip(strings.Map(printable, note), 500))
 	}
@@ -134,12 +135,13 @@ func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules stri
 	began := time.Now()
 	box, err := p.with.Open(ctx, sandbox.BoxConfig{
 		Executable: p.Executable, Root: p.with.Root, Source: source, Modules: modules, Limits: p.with.Limits, UID: p.with.UID,
-		Ports: []int{portMirror, portProxy},
+		Ports: []int{portMirror, portProxy}, WorkDir: p.dir,
 	})
 	if err != nil {
 		return p.setupError("cannot start the sandbox", err)
 	}
 	p.box, p.result.Isolation = box, p.with.Level
+	p.result.Runner = cmp.Or(p.with.Runner, p.result.Runner)
 	p.view = p.with.Mirror.View(mirrorURL)
 	listeners := p.box.Listeners()
 	server := &http.Server{

@@ -13,6 +13,10 @@ const InitArg = "sandbox-init"
 // privileges, a filter on system calls and bounds on what it takes.
 const LevelNamespace = "namespace"
 
+// LevelGVisor is what a box gives that has a kernel of its own, gVisor's: it
+// shares none of the host's system calls with what runs in it.
+const LevelGVisor = "gvisor"
+
 // Limits bound what all processes of a box take together, and each by itself.
 type Limits struct {
 	Memory    int64 // bytes, with the files that are written
@@ -40,7 +44,8 @@ type BoxConfig struct {
 	// nothing in the box can change; "" for none. Its files are UID's.
 	Modules string
 	Limits  Limits
-	Ports   []int // of 127.0.0.1 inside, that the caller accepts connections on
+	WorkDir string // folder for what the box needs outside while it lasts; a container's
+	Ports   []int  // of 127.0.0.1 inside, that the caller accepts connections on
 	// UID is the host's user and group of everything in the box, when the caller
 	// is root: one that owns nothing, by default DefaultUID. Any other caller's boxes
 	// run as itself.
@@ -90,7 +95,7 @@ type Check struct {
 
 // Report says what a machine's boxes are worth.
 type Report struct {
-	Level  string        `json:"level"` // LevelNamespace, or LevelProcess when there can be no box
+	Level  string        `json:"level"` // LevelNamespace, LevelGVisor, or LevelProcess when there can be no box
 	Checks []Check       `json:"checks,omitempty"`
 	Reason string        `json:"reason,omitempty"` // why there can be none
 	Fix    string        `json:"fix,omitempty"`
@@ -98,7 +103,7 @@ type Report struct {
 }
 
 // OK reports whether strangers' code may run in a box here.
-func (r Report) OK() bool { return r.Level == LevelNamespace }
+func (r Report) OK() bool { return r.Level == LevelNamespace || r.Level == LevelGVisor }
 
 // ErrUnavailable says that this machine allows no box.
 var ErrUnavailable = errors.New("the sandbox is not available on this machine")

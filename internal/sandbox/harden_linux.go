@@ -63,14 +63,8 @@ func dropCapabilities() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	for capability := uintptr(0); ; capability++ {
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
-		if errors.Is(err, unix.EINVAL) {
-			break // the kernel has no more
-		}
-		if err != nil {
-			return err
-		}
+	if err := dropBounding(); err != nil {
+		return err
 	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return err
@@ -78,6 +72,19 @@ func dropCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	return unix.Capset(&header, &none[0])
+}
+
+// dropBounding leaves the calling thread, and what it becomes, no capability to gain.
+func dropBounding() error {
+	for capability := uintptr(0); ; capability++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			return nil // the kernel has no more
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // deniedSyscalls reach parts of the kernel that no build needs, and that ways out
@@ -96,6 +103,17 @@ var missingSyscalls = []string{"clone3", "io_uring_setup", "io_uring_enter", "io
 
 const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+
+// socketFamilies are the only ones that builds have sockets of, in ascending order.
+var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+
+// socketProtocols are the only ones of a family, in ascending order: others load
+// modules that nobody looks at.
+var socketProtocols = map[uint64][]uint64{
+	unix.AF_INET:    {0, unix.IPPROTO_TCP, unix.IPPROTO_UDP},
+	unix.AF_INET6:   {0, unix.IPPROTO_TCP, unix.IPPROTO_UDP},
+	unix.AF_NETLINK: {unix.NETLINK_ROUTE},
+}
 
 // syscallFilter returns the filter's program.
 func syscallFilter() ([]bpf.RawInstruction, error) {
@@ -117,25 +135,21 @@ func syscallFilter() ([]bpf.RawInstruction, error) {
 		}
 		return all
 	}
-	// Of a family these protocols only: others load modules that nobody looks at.
-	only := func(family uint64, protocols ...uint64) seccomp.NameWithConditions {
+	conditions := []seccomp.NameWithConditions{
+		{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
+		{Name: "socket", Conditions: none(0, socketFamilies...)},
+		{Name: "socketpair", Conditions: none(0, unix.AF_UNIX)},
+	}
+	for family, protocols := range socketProtocols {
 		is := seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: family}
-		return seccomp.NameWithConditions{Name: "socket", Conditions: append(none(2, protocols...), is)}
+		conditions = append(conditions, seccomp.NameWithConditions{Name: "socket", Conditions: append(none(2, protocols...), is)})
 	}
 	policy := seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
 			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(missingSyscalls)},
 			{
-				Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM), Names: known(deniedSyscalls),
-				NamesWithCondtions: []seccomp.NameWithConditions{
-					{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
-					{Name: "socket", Conditions: none(0, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK)},
-					only(unix.AF_INET, 0, unix.IPPROTO_TCP, unix.IPPROTO_UDP),
-					only(unix.AF_INET6, 0, unix.IPPROTO_TCP, unix.IPPROTO_UDP),
-					only(unix.AF_NETLINK, unix.NETLINK_ROUTE),
-					{Name: "socketpair", Conditions: none(0, unix.AF_UNIX)},
-				},
+				Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM), Names: known(deniedSyscalls), NamesWithCondtions: conditions,
 			},
 		},
 	}
@@ -171,6 +185,9 @@ func filterSyscalls() error {
 	return nil
 }
 
+// CheckFirst is a check of the process that starts tasks, unlike the others.
+const CheckFirst = "first process"
+
 // selfChecks tells whether the calling thread, and so every task, is confined.
 func selfChecks(hidden string) []Check {
 	var checks []Check
@@ -191,8 +208,8 @@ func selfChecks(hidden string) []Check {
 	}
 	check("no new privileges", field("NoNewPrivs") == "1", field("NoNewPrivs"))
 	check("filtered system calls", field("Seccomp") == "2", field("Seccomp"))
-	check("not root", os.Getuid() == buildID && os.Getgid() == buildID, os.Getuid())
-	check("first process", os.Getpid() == 1, os.Getpid())
+	check("not root", os.Getuid() > 0 && os.Getgid() > 0, os.Getuid())
+	check(CheckFirst, os.Getpid() == 1, os.Getpid())
 	devices, err := os.ReadFile("/proc/net/dev")
 	check("only the loopback device", strings.Count(string(devices), ":") == 1 && strings.Contains(string(devices), "lo:"), err)
 	_, err = os.Stat(hidden)

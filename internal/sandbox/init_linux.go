@@ -75,7 +75,8 @@ func startThreads() {
 
 type initProcess struct {
 	control *net.UnixConn
-	victim  *os.File // its oom_score_adj, which tasks begin with
+	victim  *os.File            // its oom_score_adj, which tasks begin with
+	user    *syscall.Credential // of tasks; nil for this process's
 }
 
 func (i *initProcess) reply(r initReply, fds ...int) error {
@@ -324,6 +325,9 @@ func (i *initProcess) serve() error {
 // startAsVictim starts a task that the kernel kills before anything else of the
 // machine when memory runs out; then this process can still say so.
 func (i *initProcess) startAsVictim(cmd *exec.Cmd) error {
+	if i.victim == nil {
+		return cmd.Start()
+	}
 	if _, err := i.victim.WriteAt([]byte("1000"), 0); err != nil {
 		return err
 	}
@@ -351,7 +355,7 @@ func (i *initProcess) run(t initTask, out *os.File) (code int) {
 	}
 	cmd := exec.CommandContext(context.Background(), t.Argv[0], t.Argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = t.Env, t.Dir, out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: i.user}
 	if err := i.startAsVictim(cmd); err != nil {
 		fmt.Fprintf(out, "%s: %v\n", filepath.Base(t.Argv[0]), err)
 		if errors.Is(err, exec.ErrNotFound) {

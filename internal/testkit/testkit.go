@@ -187,6 +187,9 @@ func MainWithChild(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == app.SandboxInitArg {
 		os.Exit(app.SandboxInit())
 	}
+	if len(os.Args) > 1 && os.Args[1] == app.ContainerAgentArg {
+		os.Exit(app.ContainerAgent())
+	}
 	Main(m)
 }
 
