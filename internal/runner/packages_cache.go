@@ -109,6 +109,10 @@ func (p *packagesBuild) setCacheAside(ctx context.Context) {
 	if p.with.Caches == nil || p.claim.ProjectID == "" {
 		return
 	}
+	if p.log.hidden != nil { // tools remember what they were given, and secrets stay in the box
+		p.log.printf("cache: nothing is kept for the next build, since this one had secrets")
+		return
+	}
 	folders := map[string]string{}
 	var aside []string
 	for _, folder := range p.toolFolders() {

@@ -64,6 +64,20 @@ func namesIn(t *testing.T, file string) (names []string) {
 	}
 }
 
+// A cache may hold whatever tools were given, so one of a build with secrets is not
+// kept.
+func TestToolsRememberNoSecrets(t *testing.T) {
+	t.Parallel()
+	b := setupCaches(t)
+	tree := b.tree("echo $TOKEN > /dev/null; "+countBuilds, "maker")
+	o := b.build(tree, of("one"), given(secretVar("TOKEN", "hunter2-hunter2")))
+	require.Equal(t, previewd.OutcomeCompleted, o.Kind, b.text())
+	require.Contains(t, b.text(), "cache: nothing is kept for the next build, since this one had secrets")
+	kept, err := os.ReadDir(b.with.Caches.dir)
+	require.NoError(t, err)
+	require.Empty(t, kept)
+}
+
 // Tools remember what they did in the project's last build, and nobody else's; what
 // is in a cache are files.
 func TestToolsRemember(t *testing.T) {

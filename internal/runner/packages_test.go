@@ -364,8 +364,9 @@ func TestPackagesBuildsEnd(t *testing.T) {
 	t.Run("Stop", func(t *testing.T) {
 		t.Parallel()
 		b := setupNPM(t)
-		b.claim(b.tree(stubborn, "maker"))
+		b.claim(b.tree(stubborn, "maker"), func(c *previewd.Claim) { c.Timeout = 5 * time.Minute })
 		for !strings.Contains(b.text(), "] on\n") {
+			require.Empty(t, b.outcomes, "the build has ended before it was stopped: %s", b.text())
 			time.Sleep(5 * time.Millisecond)
 		}
 		b.stop()
