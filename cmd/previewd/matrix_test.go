@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -31,6 +32,10 @@ type start struct {
 }
 
 var npmLock = []string{"npm", "install", "--package-lock-only", "--ignore-scripts"}
+
+// viteRange is pinned: a Vite of a few days can need packages that a mirror of the
+// registry does not have yet.
+var viteRange = regexp.MustCompile(`"vite": "[^"]*"`)
 
 const createVite = "create-vite@9.3.0"
 
@@ -133,6 +138,11 @@ func (s start) lay(tb testing.TB, pack, dir string) {
 	tb.Helper()
 	if s.template != "" {
 		require.NoError(tb, os.CopyFS(dir, os.DirFS(filepath.Join(pack, "package", "template-"+s.template))))
+		manifest := filepath.Join(dir, "package.json")
+		raw, err := os.ReadFile(manifest)
+		require.NoError(tb, err)
+		require.Regexp(tb, viteRange, string(raw))
+		require.NoError(tb, os.WriteFile(manifest, viteRange.ReplaceAll(raw, []byte(`"vite": "~8.3.0"`)), 0o644))
 	}
 	for file, text := range s.files {
 		require.NoError(tb, os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755))
