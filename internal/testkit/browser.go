@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"strconv"
 	"sync"
 	"testing"
@@ -61,7 +62,8 @@ func (b *Browser) listen(ctx context.Context, console iter.Seq2[chromedp.Console
 		if err != nil || ctx.Err() != nil {
 			return
 		}
-		if message.Type == chromedp.ConsoleError || message.IsException() {
+		// Browsers ask for an icon that no page has named; some pages have none.
+		if (message.Type == chromedp.ConsoleError || message.IsException()) && !strings.HasSuffix(message.URL, "/favicon.ico") {
 			b.mu.Lock()
 			b.errors = append(b.errors, message.String()+" "+message.URL)
 			b.mu.Unlock()
