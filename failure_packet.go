@@ -31,6 +31,7 @@ type Tried struct {
 type EarlierRepair struct {
 	BuildID string   `json:"buildId"`
 	Seq     int64    `json:"seq"`
+	Prompt  string   `json:"prompt"`
 	Code    string   `json:"code"`
 	Message string   `json:"message"`
 	File    string   `json:"file,omitempty"`

@@ -13,7 +13,7 @@ type Scope string
 
 // The scopes. None holds another.
 const (
-	ScopeProjectsRead  Scope = "projects:read"  // projects, builds, logs, versions, and what became of keys
+	ScopeProjectsRead  Scope = "projects:read"  // projects, builds, logs, versions, what became of keys, and what failures show of the source
 	ScopeProjectsWrite Scope = "projects:write" // create, cancel, activate, delete
 	ScopeEventsRead    Scope = "events:read"    // the feed, and streams of builds
 	ScopeOperate       Scope = "operate"        // integrity and metrics

@@ -11,14 +11,12 @@ import (
 )
 
 type buildsCmd struct {
-	Watch  buildsWatchCmd  `cmd:"" help:"Follow a build to its end."`
-	Cancel buildsCancelCmd `cmd:"" help:"End a build."`
-	Log    buildsLogCmd    `cmd:"" help:"Print a build's log."`
-
+	Watch    buildsWatchCmd    `cmd:"" help:"Follow a build to its end."`
+	Cancel   buildsCancelCmd   `cmd:"" help:"End a build."`
+	Log      buildsLogCmd      `cmd:"" help:"Print a build's log."`
 	Packages buildsPackagesCmd `cmd:"" help:"List the npm packages that a build was made with."`
-
-	Failure buildsFailureCmd `cmd:"" help:"Print what mending a failed build takes."`
-	Repair  buildsRepairCmd  `cmd:"" help:"Build a failed build's files again, with changes."`
+	Failure  buildsFailureCmd  `cmd:"" help:"Print what mending a failed build takes."`
+	Repair   buildsRepairCmd   `cmd:"" help:"Build a failed build's files again, with changes."`
 }
 
 type buildsWatchCmd struct {

@@ -35,7 +35,7 @@ func (c *buildsFailureCmd) Run(e *env) error {
 			if file.Path == p.Failure.File && line == p.Failure.Line {
 				mark = ">"
 			}
-			fmt.Fprintf(e.streams.Out, "%s %5d  %s\n", mark, line, clip(strings.TrimRight(text, "\r\n"), 400))
+			fmt.Fprintf(e.streams.Out, "%s %5d  %s\n", mark, line, clip(strings.ReplaceAll(strings.TrimRight(text, "\r\n"), "\t", "    "), 400))
 			line++
 		}
 	}
@@ -54,7 +54,7 @@ type buildsRepairCmd struct {
 	awaits
 	Build  string   `arg:"" help:"Id of the build that failed."`
 	Dir    string   `help:"Folder of changed files, laid over the build's; honours .gitignore." type:"existingdir"`
-	Remove []string `help:"Path of the build's files that is to go; may be repeated." placeholder:"PATH"`
+	Remove []string `help:"Path of the build's files that is to go; may be repeated." placeholder:"PATH" sep:"none"`
 	Prompt string   `help:"What the repair is about; the build's prompt when left out."`
 	Key    string   `help:"Idempotency key: repeating the command with it creates nothing new." placeholder:"KEY"`
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/store"
 )
 
 // RepairBuild is a request for the next build of a project, from a failed build's
@@ -31,9 +32,18 @@ func (s *Service) RepairBuild(ctx context.Context, req Request, want RepairBuild
 	if err != nil {
 		return nil, err
 	}
-	if b.Status != previewd.ProjectFailed {
-		return nil, &previewd.Error{Code: previewd.CodeNotFailed, Message: "The build has not failed: it is " + string(b.Status) + ".", Details: "build " + b.ID}
-	}
 	a := ask{Prompt: want.Prompt, Files: want.TemplateFiles, Repairs: b.ID, Remove: want.Remove}
 	return s.create(ctx, req, previewd.IntentCreateBuild, b.ProjectID, a)
+}
+
+// checkRepairs refuses to repair what has not failed.
+func (c *creation) checkRepairs(ctx context.Context, tx *store.DB) error {
+	if c.ask.Repairs == "" {
+		return nil
+	}
+	b, err := tx.FindAppBuild(ctx, c.intent.UserID, c.ask.Repairs)
+	if err == nil && b.Status != previewd.ProjectFailed {
+		err = &previewd.Error{Code: previewd.CodeNotFailed, Message: "The build has not failed: it is " + string(b.Status) + ".", Details: "build " + b.ID}
+	}
+	return err
 }

@@ -274,8 +274,10 @@ func (c *creation) admit(ctx context.Context, tx *store.DB) error {
 		return err
 	}
 	if in.Operation == previewd.IntentCreateBuild {
-		_, err := tx.FindAppProject(ctx, in.UserID, in.ProjectID)
-		return err
+		if _, err := tx.FindAppProject(ctx, in.UserID, in.ProjectID); err != nil {
+			return err
+		}
+		return c.checkRepairs(ctx, tx)
 	}
 	if c.ask.Name == "" {
 		suggested := in.Name

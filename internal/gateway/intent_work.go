@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/previewd/previewd"
@@ -204,6 +205,9 @@ func madeOfProject(p *previewd.Project) made {
 // lookUp asks what became of an intent, and makes nothing.
 func (s *Service) lookUp(ctx context.Context, in *store.Intent) (m made, err error) {
 	op, err := s.Worker.FindOperation(ctx, s.caller(in.RequestID), in.WorkerKey)
+	if err == nil && op.Status >= 400 && op.Status < 500 && in.Operation == previewd.IntentCreateBuild {
+		return m, refusedBefore(in, op)
+	}
 	if previewd.ErrorCode(err) == previewd.CodeNotFound || err == nil && op.BuildID == "" && op.ProjectID == "" {
 		return m, &previewd.Error{Code: previewd.CodeUnavailable, Message: "The worker knows nothing of this intent.", RetryAfter: attentionEvery}
 	}
@@ -212,6 +216,9 @@ func (s *Service) lookUp(ctx context.Context, in *store.Intent) (m made, err err
 	}
 	if in.Operation == previewd.IntentCreateBuild {
 		b, err := s.Worker.FindBuild(ctx, op.BuildID, 0)
+		if previewd.ErrorCode(err) == previewd.CodeNotFound {
+			err = previewd.NotFound("project", in.ProjectID) // builds go with their project
+		}
 		if err != nil {
 			return m, err
 		}
@@ -226,6 +233,15 @@ func (s *Service) lookUp(ctx context.Context, in *store.Intent) (m made, err err
 		return m, s.badAnswer(in, "it names another owner")
 	}
 	return m, s.checkMade(in, m)
+}
+
+// refusedBefore is what an intent ends with whose build the worker has refused in an
+// answer that was lost: of that only the status is told.
+func refusedBefore(in *store.Intent, op *previewd.Operation) error {
+	if op.Status == http.StatusNotFound {
+		return previewd.NotFound("project", in.ProjectID)
+	}
+	return &previewd.Error{Code: previewd.CodeBuildActive, Message: "The worker has refused this build: send a new request."}
 }
 
 // checkMade refuses to believe an answer that cannot be right.

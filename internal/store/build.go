@@ -160,9 +160,11 @@ func (db *DB) ListActiveBuilds(ctx context.Context, projectID string) ([]*Build,
 		WHERE b.project_id = $1 AND b.state IN ('queued', 'building', 'canceling') ORDER BY b.seq`, projectID)
 }
 
-// NewestBuild returns the number of the project's newest build.
+// NewestBuild returns the number of the project's newest build that nobody has
+// taken back: not canceled, and not replaced.
 func (db *DB) NewestBuild(ctx context.Context, projectID string) (seq int64, err error) {
-	_, err = db.one(ctx, []any{&seq}, `SELECT last_build_seq FROM worker_projects WHERE id = $1`, projectID)
+	_, err = db.one(ctx, []any{&seq}, `
+		SELECT COALESCE(MAX(seq), 0) FROM worker_builds WHERE project_id = $1 AND state NOT IN ('canceled', 'superseded')`, projectID)
 	return seq, err
 }
 

@@ -31,11 +31,11 @@ func (s *Service) newBuild(projectID string, in input, caller previewd.Caller) *
 // buildCreation is one call of CreateBuild.
 type buildCreation struct {
 	*Service
-	policy previewd.BuildPolicy
-	build  *store.Build
-	key    store.Key
-	newest int64       // number of the build that must be the project's newest; 0 for any
-	view   *queueState // taken before the transaction, which must not wait for another connection
+	policy  previewd.BuildPolicy
+	build   *store.Build
+	key     store.Key
+	repairs *store.Build // that this one repairs, as it was found; nil for none
+	view    *queueState  // taken before the transaction, which must not wait for another connection
 }
 
 // CreateBuild implements previewd.Worker. Key, build, what it does to older
@@ -123,6 +123,7 @@ var statusOfRefusal = map[previewd.Code]int{
 	previewd.CodeNotFound:      http.StatusNotFound,
 	previewd.CodeBuildActive:   http.StatusConflict,
 	previewd.CodeBuildOutdated: http.StatusConflict,
+	previewd.CodeNotFailed:     http.StatusConflict,
 }
 
 func isDefinitive(code previewd.Code) bool { return statusOfRefusal[code] != 0 }
@@ -177,17 +178,19 @@ func (c *buildCreation) replay(ctx context.Context, stored *store.Key) (*preview
 
 // prunedRefusal repeats a refusal of which only the status is kept.
 func prunedRefusal(stored *store.Key) error {
-	repair := stored.Operation == operationRepairBuild
-	for code, status := range statusOfRefusal {
-		// A repair is refused with a 409 for another reason than other builds are.
-		if status == stored.Status && (status != http.StatusConflict || repair == (code == previewd.CodeBuildOutdated)) {
-			return &previewd.Error{
-				Code: code, Message: "The request was refused, and the words are no longer kept: use a new key to try again.",
-				Replay: previewd.Replay{Replayed: previewd.ReplayedResource, OriginalRequestID: stored.RequestID},
-			}
-		}
+	code := previewd.CodeConflict
+	switch {
+	case stored.Status == http.StatusNotFound:
+		code = previewd.CodeNotFound
+	case stored.Status != http.StatusConflict:
+		return fmt.Errorf("cannot repeat a refusal with status %d", stored.Status)
+	case stored.Operation == operationCreateBuild:
+		code = previewd.CodeBuildActive // a repair has two that look alike
 	}
-	return fmt.Errorf("cannot repeat a refusal with status %d", stored.Status)
+	return &previewd.Error{
+		Code: code, Message: "The request was refused, and the words are no longer kept: use a new key to try again.",
+		Replay: previewd.Replay{Replayed: previewd.ReplayedResource, OriginalRequestID: stored.RequestID},
+	}
 }
 
 // insert makes the build and does to older ones what the policy says. It fails
@@ -201,7 +204,7 @@ func (c *buildCreation) insert(ctx context.Context, tx *store.DB) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.checkNewest(ctx, tx); err != nil {
+	if err := c.checkRepairs(ctx, tx); err != nil {
 		return err
 	}
 	if len(older) > 0 && c.policy == previewd.PolicyReject {

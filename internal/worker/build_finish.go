@@ -38,6 +38,7 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 			return nil // the answer to an earlier call was lost: the result stands
 		}
 		b.Runner, b.Reason, b.Isolation, b.Cache, b.Failure = out.Runner, out.Reason, out.Isolation, out.Cache, out.Failure
+		had := b.Packages // by an earlier attempt
 		b.Packages = len(out.Packages)
 		trigger.Delay = s.Retry(b.Attempt)
 		c := change{actor: "runner/" + b.RunnerID}
@@ -50,7 +51,7 @@ func (s *Service) FinishBuild(ctx context.Context, lease previewd.Lease, out pre
 			}
 			c.data = completedData(b, manifest, out)
 		}
-		if len(out.Packages) > 0 {
+		if len(out.Packages) > 0 || had > 0 {
 			if err := tx.PutPackages(ctx, b.ID, out.Packages); err != nil {
 				return err
 			}

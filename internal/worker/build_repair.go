@@ -30,22 +30,29 @@ func (s *Service) RepairBuild(ctx context.Context, req previewd.RepairBuildReque
 	if err != nil {
 		return s.repairedBefore(ctx, key, err)
 	}
-	if broken.Status != previewd.BuildFailed {
-		return nil, notFailed(broken)
+	in := input{}
+	repairable, err := s.repairable(ctx, broken)
+	if err == nil && repairable {
+		if err = checkRepair(req, s.Limits); err == nil {
+			in, err = s.repairedInput(ctx, broken, req)
+		}
 	}
-	if err := checkRepair(req, s.Limits); err != nil {
-		return nil, err
-	}
-	in, err := s.repairedInput(ctx, broken, req)
 	if err != nil {
 		return nil, err
 	}
 	c := &buildCreation{
 		Service: s, policy: previewd.PolicySupersede, build: s.newBuild(broken.ProjectID, in, req.Caller), key: key,
-		newest: broken.Seq, view: s.queue(ctx),
+		repairs: broken, view: s.queue(ctx),
 	}
 	c.build.Repairs, c.key.ResourceID = broken.ID, c.build.ID
 	return c.create(ctx)
+}
+
+// repairable reports whether a repair may succeed. When it may not nothing is read
+// or written for it; the transaction refuses it, and stores that with its key.
+func (s *Service) repairable(ctx context.Context, broken *store.Build) (bool, error) {
+	newest, err := s.Store.NewestBuild(ctx, broken.ProjectID)
+	return broken.Status == previewd.BuildFailed && newest == broken.Seq, err
 }
 
 // repairedBefore answers for a build that is not found: a key goes on answering
@@ -116,19 +123,22 @@ func (s *Service) repairedInput(ctx context.Context, broken *store.Build, req pr
 	return in, err
 }
 
-// checkNewest refuses a repair of a build that is not the project's newest any
-// more. The project is locked.
-func (c *buildCreation) checkNewest(ctx context.Context, tx *store.DB) error {
-	if c.newest == 0 {
+// checkRepairs refuses a repair of a build that has not failed, or that is not the
+// project's newest any more. The project is locked.
+func (c *buildCreation) checkRepairs(ctx context.Context, tx *store.DB) error {
+	if c.repairs == nil {
 		return nil
 	}
+	if c.repairs.Status != previewd.BuildFailed {
+		return notFailed(c.repairs)
+	}
 	newest, err := tx.NewestBuild(ctx, c.build.ProjectID)
-	if err != nil || newest == c.newest {
+	if err != nil || newest == c.repairs.Seq {
 		return err
 	}
 	return &previewd.Error{
 		Code:    previewd.CodeBuildOutdated,
-		Message: "The project has a newer build, whose changes this repair would lose: repair that one, or create a build with the whole tree.",
+		Message: "The project has a newer build, whose changes this repair would lose: repair that one if it has failed too, or create a build with the whole tree.",
 		Details: "build " + c.build.Repairs,
 	}
 }
@@ -136,7 +146,7 @@ func (c *buildCreation) checkNewest(ctx context.Context, tx *store.DB) error {
 func notFailed(b *store.Build) error {
 	e := &previewd.Error{Code: previewd.CodeNotFailed, Message: "The build has not failed: it is " + string(b.Status) + ".", Details: "build " + b.ID}
 	if !b.Status.Terminal() {
-		e.Message = "The build has not failed, or not yet: wait until it is over."
+		e.Message = "The build has not failed, or not yet: wait until it is over, and send a new request."
 	}
 	return e
 }

@@ -1,14 +1,20 @@
 package worker_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/artifact"
+	"github.com/previewd/previewd/internal/store"
+	"github.com/previewd/previewd/internal/testkit"
+	"github.com/previewd/previewd/internal/worker"
 )
 
 // broken makes a project whose build fails at a line of a file.
@@ -133,7 +139,7 @@ func TestRepairChangesTheTreeThatFailed(t *testing.T) {
 		require.Contains(t, p.Paths, "src/new.ts")
 		require.NotContains(t, p.Paths, "notes.md")
 		require.Equal(t, []previewd.EarlierRepair{{
-			BuildID: first.ID, Seq: 1, Code: previewd.FailType, Message: "No such thing, see src/kind.ts.", File: "src/main.ts", Line: 2,
+			BuildID: first.ID, Seq: 1, Prompt: "a page", Code: previewd.FailType, Message: "No such thing, see src/kind.ts.", File: "src/main.ts", Line: 2,
 			Changed: []string{"notes.md", "src/main.ts", "src/new.ts"},
 		}}, p.Tried.Earlier)
 
@@ -166,6 +172,60 @@ func TestRepairOfAnOlderBuildIsRefused(t *testing.T) {
 		p, err := f.FindFailure(t.Context(), b.ID)
 		require.NoError(t, err)
 		require.False(t, p.Repairable)
+	})
+}
+
+// A repair that its user takes back leaves the build before it to be repaired.
+func TestRepairAfterACanceledOne(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		b := f.broken(aTree(), typeError(2))
+		second, err := f.RepairBuild(t.Context(), repairOf(b))
+		require.NoError(t, err)
+		_, err = f.CancelBuild(t.Context(), previewd.CancelBuildRequest{BuildID: second.ID, Caller: caller})
+		require.NoError(t, err)
+		_, err = f.RepairBuild(t.Context(), repairOf(second))
+		require.Equal(t, previewd.CodeNotFailed, previewd.ErrorCode(err))
+		third, err := f.RepairBuild(t.Context(), repairOf(b))
+		require.NoError(t, err)
+		require.EqualValues(t, 3, third.Seq)
+	})
+}
+
+// puts counts what is stored.
+type puts struct {
+	artifact.Store
+	n atomic.Int64
+}
+
+func (p *puts) PutBytes(ctx context.Context, content []byte) (previewd.Blob, error) {
+	p.n.Add(1)
+	return p.Store.PutBytes(ctx, content)
+}
+
+// A refused repair costs nothing but its answer, which its key keeps.
+func TestRefusedRepairsStoreNothing(t *testing.T) {
+	t.Parallel()
+	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
+		var stored *puts
+		f := setup(t, db, func(c *worker.Config) {
+			stored = &puts{Store: c.Artifacts}
+			c.Artifacts = stored
+		})
+		running := f.create()
+		early := repairOf(&previewd.Build{ID: running.BuildID})
+		refuse := func(req previewd.RepairBuildRequest, code previewd.Code) {
+			t.Helper()
+			before := stored.n.Load()
+			_, err := f.RepairBuild(t.Context(), req)
+			require.Equal(t, code, previewd.ErrorCode(err))
+			require.Equal(t, before, stored.n.Load())
+		}
+		refuse(early, previewd.CodeNotFailed)
+		failed := f.fail(running.BuildID, typeError(1))
+		_, err := f.RepairBuild(t.Context(), early)
+		require.Equal(t, previewd.CodeNotFailed, previewd.ErrorCode(err), "a late copy, whose sender was told no")
+		f.rebuild(failed.ProjectID)
+		refuse(repairOf(failed), previewd.CodeBuildOutdated)
 	})
 }
 

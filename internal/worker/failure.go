@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/previewd/previewd"
@@ -22,6 +23,8 @@ const (
 	packetLog     = 6 << 10
 	packetEarlier = 5
 	packetChanged = 50
+
+	maxPackets = 2 // at a time
 )
 
 // FindFailure implements previewd.Repairer.
@@ -39,6 +42,13 @@ func (s *Service) FindFailure(ctx context.Context, buildID string) (*previewd.Fa
 	newest, err := s.Store.NewestBuild(ctx, b.ProjectID)
 	if err != nil {
 		return nil, err
+	}
+	// A packet reads whole trees: of several at once others wait.
+	select {
+	case s.packets <- struct{}{}:
+		defer func() { <-s.packets }()
+	case <-ctx.Done():
+		return nil, &previewd.Error{Code: previewd.CodeUnavailable, Message: "Other failures are being looked at: try again.", RetryAfter: 2 * time.Second}
 	}
 	tree, err := s.readTree(ctx, b.Source.Digest)
 	if err != nil {
@@ -82,7 +92,7 @@ func (s *Service) earlierRepairs(ctx context.Context, b *store.Build, tree previ
 			return nil, err
 		}
 		changed := changedPaths(was, tree)
-		e := previewd.EarlierRepair{BuildID: earlier.ID, Seq: earlier.Seq, Changed: changed[:min(len(changed), packetChanged)]}
+		e := previewd.EarlierRepair{BuildID: earlier.ID, Seq: earlier.Seq, Prompt: earlier.Prompt, Changed: changed[:min(len(changed), packetChanged)]}
 		if f := earlier.Failure; f != nil {
 			e.Code, e.Message, e.File, e.Line = f.Code, f.Message, f.File, f.Line
 		}
@@ -123,7 +133,10 @@ func passages(tree previewd.Files, p *previewd.FailurePacket) []previewd.Passage
 	}
 	list, left := []previewd.Passage{}, packetSource
 	for _, name := range names {
-		if passage, ok := passageOf(name, tree[name], lines[name], min(left, passageSource)); ok && len(list) < packetFiles {
+		if len(list) == packetFiles || left == 0 {
+			break
+		}
+		if passage, ok := passageOf(name, tree[name], lines[name], min(left, passageSource)); ok {
 			list = append(list, passage)
 			left -= len(passage.Content)
 		}
@@ -154,19 +167,48 @@ func passageOf(name string, content []byte, line, limit int) (p previewd.Passage
 		p.Content = string(content)
 		return p, true
 	}
-	all := strings.SplitAfter(string(content), "\n")
-	at := min(max(line, 1), len(all)) - 1
-	from, to, size := at, at, 0
+	at, number := lineAt(content, line)
+	from, to := at, at
+	p.FirstLine, p.Whole = number, false
 	// Lines are taken from both sides in turn, for as long as they fit.
 	for grown := true; grown; {
 		grown = false
-		if to < len(all) && size+len(all[to]) <= limit {
-			size, to, grown = size+len(all[to]), to+1, true
+		if end := lineEnd(content, to); end > to && end-from <= limit {
+			to, grown = end, true
 		}
-		if to > at && from > 0 && size+len(all[from-1]) <= limit {
-			size, from, grown = size+len(all[from-1]), from-1, true
+		if begin := lineBegin(content, from); to > at && begin < from && to-begin <= limit {
+			from, grown = begin, true
+			p.FirstLine--
 		}
 	}
-	p.Content, p.FirstLine, p.Whole = strings.Join(all[from:to], ""), from+1, false
+	p.Content = string(content[from:to])
 	return p, to > from
+}
+
+// lineAt returns where a line begins, or the last one, and its number.
+func lineAt(content []byte, line int) (at, number int) {
+	for number = 1; number < line; number++ {
+		end := bytes.IndexByte(content[at:], '\n')
+		if end < 0 || at+end+1 == len(content) {
+			break
+		}
+		at += end + 1
+	}
+	return at, number
+}
+
+// lineEnd returns where the line ends that begins at a place, its break included.
+func lineEnd(content []byte, at int) int {
+	if end := bytes.IndexByte(content[at:], '\n'); end >= 0 {
+		return at + end + 1
+	}
+	return len(content)
+}
+
+// lineBegin returns where the line begins that ends at a place.
+func lineBegin(content []byte, at int) int {
+	if at == 0 {
+		return 0
+	}
+	return bytes.LastIndexByte(content[:at-1], '\n') + 1
 }

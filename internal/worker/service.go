@@ -77,6 +77,7 @@ type Service struct {
 	view      queueView
 	counts    Counts
 	integrity integrity
+	packets   chan struct{} // bounds FindFailure
 }
 
 // Counts are what happened since the start, for metrics.
@@ -138,7 +139,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.SecretsKey = func(bool) ([]byte, error) { return nil, errNoSecretsKey }
 	}
 	templates, err := loadTemplates()
-	return &Service{Config: cfg, templates: templates}, err
+	return &Service{Config: cfg, templates: templates, packets: make(chan struct{}, maxPackets)}, err
 }
 
 // changed wakes those who wait for a project or for the queue. It is called

@@ -85,7 +85,7 @@ func (s *Service) checkRoom(ctx context.Context, pack []byte) error {
 func (s *Service) readTree(ctx context.Context, digest previewd.Digest) (previewd.Files, error) {
 	pack, err := s.Artifacts.Open(ctx, digest)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the source %s: %w", digest, err)
+		return nil, fmt.Errorf("cannot open the source %s: %v", digest, err) //nolint:errorlint // that it is gone is no 404 of whoever asks
 	}
 	defer pack.Close()
 	tree := previewd.Files{}
@@ -94,6 +94,9 @@ func (s *Service) readTree(ctx context.Context, digest previewd.Digest) (preview
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			return tree, nil
+		}
+		if err == nil {
+			err = ctx.Err()
 		}
 		if err == nil {
 			tree[header.Name], err = io.ReadAll(archive)

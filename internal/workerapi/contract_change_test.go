@@ -1,6 +1,8 @@
 package workerapi_test
 
 import (
+	"strings"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd"
@@ -31,9 +33,9 @@ func (c *contract) repair() {
 	req.IdempotencyKey = previewd.NewRequestID()
 	_, err = c.RepairBuild(ctx, req)
 	c.fails(previewd.CodeBuildOutdated, err)
-	req.TemplateFiles = nil
+	req.IdempotencyKey, req.Prompt = previewd.NewRequestID(), strings.Repeat("x", previewd.MaxPromptBytes+1)
 	_, err = c.RepairBuild(ctx, req)
-	c.fails(previewd.CodeInvalid, err)
+	c.fails(previewd.CodeTooLarge, err)
 	req.BuildID = previewd.NewID()
 	_, err = c.FindFailure(ctx, req.BuildID)
 	c.fails(previewd.CodeNotFound, err)
