@@ -32,7 +32,7 @@ type machine interface {
 	// usage is what it has taken, if that can be told from outside.
 	usage() sandbox.Usage
 	// check tells whether its bounds are as they were set.
-	check(l sandbox.Limits) []sandbox.Check
+	check(ctx context.Context, l sandbox.Limits) []sandbox.Check
 	// said is what it has said when it died, or its runtime.
 	said() string
 }
