@@ -119,7 +119,11 @@ func (b *Box) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errors.Is(err, sandbox.ErrUnavailable) || errors.Is(err, errHostile) {
+	switch {
+	case errors.Is(err, errHostile):
+		b.stop()
+		return err
+	case errors.Is(err, sandbox.ErrUnavailable):
 		return err
 	}
 	select {
@@ -138,7 +142,9 @@ func (b *Box) Listeners() (list []net.Listener) {
 	return list
 }
 
-// exchange has a request served: move moves the bytes of its connection.
+// exchange has a request served: move moves the bytes of its connection. An error
+// on this side ends the box: the answer that is still to come would be taken for
+// that to the next request.
 func (b *Box) exchange(ctx context.Context, r request, move func(net.Conn) error) (reply, error) {
 	defer context.AfterFunc(ctx, b.stop)()
 	stream, err := b.link.ask(r)
@@ -154,13 +160,14 @@ func (b *Box) exchange(ctx context.Context, r request, move func(net.Conn) error
 		return reply{}, context.Cause(ctx)
 	}
 	if err != nil && !isGone(err) {
+		b.stop()
 		return reply{}, err
 	}
-	answer, err := b.link.answer()
-	if err != nil {
-		return reply{}, b.broken(ctx, err)
+	answer, failed := b.link.answer()
+	if failed != nil {
+		return reply{}, b.broken(ctx, failed)
 	}
-	return answer, nil
+	return answer, err
 }
 
 // Run runs a task to its end. When ctx ends first it kills the box, which is of no
