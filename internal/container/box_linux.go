@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
@@ -252,12 +254,19 @@ func (b *Box) fetch(all bool) (*os.Root, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
 	defer cancel()
 	_, err := b.exchange(ctx, request{Op: opPack, All: all}, func(conn net.Conn) error {
-		return unpack(conn, dir, b.limits)
+		return (&unpacker{dir: dir, limits: b.limits, free: freeOn}).unpack(conn)
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return os.OpenRoot(dir)
+}
+
+// freeOn returns how many bytes a folder's file system takes from this user.
+func freeOn(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(dir, &fs)
+	return int64(fs.Bavail) * fs.Bsize, err
 }
 
 // Usage returns what the box has taken so far.
