@@ -46,6 +46,7 @@ type Box struct {
 	link    *link
 	machine machine
 	stop    func() // ends it, once
+	release func() // of the folder
 	trees   int
 	over    string // folder of the last tree, once the box has ended
 	ranOut  bool   // of memory, and a task was told
@@ -71,11 +72,16 @@ func (b *Backend) Open(ctx context.Context, cfg sandbox.BoxConfig) (*Box, error)
 		return nil, err
 	}
 	cfg.Executable = cmp.Or(cfg.Executable, executable)
-	dir, err := os.MkdirTemp(cfg.WorkDir, "previewd-box-")
+	dir, release := "", func() {}
+	if cfg.WorkDir != "" {
+		dir, err = os.MkdirTemp(cfg.WorkDir, "previewd-box-")
+	} else {
+		dir, release, err = sandbox.TempFolder("previewd-box-")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a folder for the container: %w", err)
 	}
-	box := &Box{limits: cfg.Limits, dir: dir, stop: func() {}}
+	box := &Box{limits: cfg.Limits, dir: dir, release: release, stop: func() {}}
 	s := &spec{BoxConfig: cfg, dir: dir, uid: os.Geteuid()}
 	if s.uid == 0 {
 		s.uid = cmp.Or(cfg.UID, sandbox.DefaultUID)
@@ -284,6 +290,7 @@ func (b *Box) Close() {
 		b.link.close()
 	}
 	os.RemoveAll(b.dir)
+	b.release()
 }
 
 // isGone reports whether an error says no more than that the other end has gone,
