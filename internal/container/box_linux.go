@@ -72,17 +72,16 @@ func (b *Backend) Open(ctx context.Context, cfg sandbox.BoxConfig) (*Box, error)
 		return nil, err
 	}
 	cfg.Executable = cmp.Or(cfg.Executable, executable)
-	dir, release := "", func() {}
+	box := &Box{limits: cfg.Limits, stop: func() {}, release: func() {}}
 	if cfg.WorkDir != "" {
-		dir, err = os.MkdirTemp(cfg.WorkDir, "previewd-box-")
+		box.dir, err = os.MkdirTemp(cfg.WorkDir, "previewd-box-")
 	} else {
-		dir, release, err = sandbox.TempFolder("previewd-box-")
+		box.dir, box.release, err = sandbox.TempFolder("previewd-box-")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a folder for the container: %w", err)
 	}
-	box := &Box{limits: cfg.Limits, dir: dir, release: release, stop: func() {}}
-	s := &spec{BoxConfig: cfg, dir: dir, uid: os.Geteuid()}
+	s := &spec{BoxConfig: cfg, dir: box.dir, uid: os.Geteuid()}
 	if s.uid == 0 {
 		s.uid = cmp.Or(cfg.UID, sandbox.DefaultUID)
 	}
@@ -131,7 +130,7 @@ func (b *Box) broken(ctx context.Context, err error) error {
 	case errors.Is(err, errHostile):
 		b.stop()
 		return err
-	case errors.Is(err, sandbox.ErrUnavailable):
+	case errors.Is(err, sandbox.ErrUnavailable), errors.Is(err, sandbox.ErrFull):
 		return err
 	}
 	select {

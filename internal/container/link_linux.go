@@ -203,7 +203,7 @@ func (l *link) answer() (r reply, err error) {
 		return r, fmt.Errorf("%w: an answer to something else", errHostile)
 	}
 	if r.Error != "" {
-		return r, fmt.Errorf("%w: %s", sandbox.ErrUnavailable, r.Error)
+		return r, sandbox.Refused(r.Error)
 	}
 	return r, nil
 }

@@ -75,7 +75,7 @@ func (p *packagesBuild) nodeFailed(f previewd.Failure) error {
 func (p *packagesBuild) prove(ctx context.Context, root string) (node, npm string, err error) {
 	box, err := p.with.Open(ctx, sandbox.BoxConfig{Executable: p.Executable, Root: root, Source: emptyTar(), Limits: p.with.Limits, UID: p.with.UID, WorkDir: p.dir})
 	if err != nil {
-		return "", "", fmt.Errorf("cannot start the sandbox: %w", err)
+		return "", "", p.setupError(ctx, "cannot start the sandbox", err)
 	}
 	defer box.Close()
 	said := func(argv ...string) (string, error) {
