@@ -2,12 +2,14 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/container"
 	"github.com/previewd/previewd/internal/runner"
 	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/telemetry"
 	"github.com/previewd/previewd/internal/toolchain"
 )
 
@@ -24,12 +26,13 @@ type boxes struct {
 	open  func(ctx context.Context, cfg sandbox.BoxConfig) (runner.Box, error)
 	probe func(ctx context.Context, cfg sandbox.BoxConfig) sandbox.Report
 	sweep func(ctx context.Context) error // ends what an earlier process has left
+	log   *slog.Logger
 }
 
 // newBoxes returns the configured way. The owner's name is on what outlives it.
-func newBoxes(cfg config.Config, owner string) (*boxes, error) {
+func newBoxes(cfg config.Config, owner string, log *slog.Logger) (*boxes, error) {
 	if cfg.Runner == "" || cfg.Runner == config.BoxSandbox {
-		return &boxes{runner.OpenSandbox, sandbox.Probe, func(context.Context) error { return nil }}, nil
+		return &boxes{runner.OpenSandbox, sandbox.Probe, func(context.Context) error { return nil }, log}, nil
 	}
 	backend, err := container.New(container.Config{
 		Kind: cfg.Runner, Socket: cfg.DockerSocket, Runtime: cfg.DockerRuntime, Runsc: cfg.Runsc, Owner: owner,
@@ -44,7 +47,7 @@ func newBoxes(cfg config.Config, owner string) (*boxes, error) {
 		}
 		return b, nil
 	}
-	return &boxes{open, backend.Probe, backend.Sweep}, nil
+	return &boxes{open, backend.Probe, backend.Sweep, log}, nil
 }
 
 // ready lays the toolchain out, ends what is left from before, and opens a box that
@@ -56,7 +59,9 @@ func (b *boxes) ready(ctx context.Context, cfg config.Config, executable string)
 	}
 	report := b.probe(ctx, sandbox.BoxConfig{Executable: executable, Root: tools.Root, Limits: limitsOf(cfg), UID: cfg.BuildUID})
 	if report.OK() {
-		err = b.sweep(ctx)
+		if err := b.sweep(ctx); err != nil {
+			b.log.WarnContext(ctx, "what an earlier process has left stays", telemetry.Error, err)
+		}
 	}
-	return tools, report, err
+	return tools, report, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 
@@ -83,7 +84,7 @@ func (s *sandboxes) get(ctx context.Context) (*runner.Sandbox, error) {
 	if cfg.UnsafeNoSandbox {
 		return s.bare()
 	}
-	boxes, err := newBoxes(cfg, s.builder.runnerID)
+	boxes, err := newBoxes(cfg, s.builder.runnerID, s.builder.log)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +132,7 @@ func limitsOf(cfg config.Config) sandbox.Limits {
 
 // ProbeSandbox lays the toolchain out and opens a sandbox that checks itself.
 func ProbeSandbox(ctx context.Context, cfg config.Config, executable string) (*toolchain.Toolchain, sandbox.Report, error) {
-	boxes, err := newBoxes(cfg, "doctor")
+	boxes, err := newBoxes(cfg, "doctor", slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, sandbox.Report{Level: sandbox.LevelProcess}, err
 	}

@@ -84,6 +84,7 @@ func (a *agent) run() error {
 		if err != nil {
 			return err
 		}
+		done.ID = r.ID
 		if err := answer.Encode(done); err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func New(cfg Config) (*Backend, error) {
 	b := &Backend{Config: cfg}
 	switch cfg.Kind {
 	case Docker:
-		b.maker = &dockerBackend{Config: cfg, engine: newEngine(cfg.Socket), images: map[string]string{}}
+		b.maker = &dockerBackend{Config: cfg, engine: newEngine(cfg.Socket), images: map[string]bool{}}
 	case GVisor:
 		b.maker = &gvisorBackend{Config: cfg}
 	default:
@@ -72,7 +72,7 @@ func (b *Backend) Probe(ctx context.Context, cfg sandbox.BoxConfig) sandbox.Repo
 	if err != nil {
 		return refused(box.broken(ctx, err))
 	}
-	report.Checks = slices.Concat(answer.Checks, box.machine.check(cfg.Limits))
+	report.Checks = slices.Concat(answer.Checks, box.machine.check(ctx, cfg.Limits))
 	if answer.GVisor {
 		report.Level = sandbox.LevelGVisor
 	}

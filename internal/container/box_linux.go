@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
@@ -32,7 +34,7 @@ type machine interface {
 	// usage is what it has taken, if that can be told from outside.
 	usage() sandbox.Usage
 	// check tells whether its bounds are as they were set.
-	check(l sandbox.Limits) []sandbox.Check
+	check(ctx context.Context, l sandbox.Limits) []sandbox.Check
 	// said is what it has said when it died, or its runtime.
 	said() string
 }
@@ -44,6 +46,7 @@ type Box struct {
 	link    *link
 	machine machine
 	stop    func() // ends it, once
+	release func() // of the folder
 	trees   int
 	over    string // folder of the last tree, once the box has ended
 	ranOut  bool   // of memory, and a task was told
@@ -69,12 +72,16 @@ func (b *Backend) Open(ctx context.Context, cfg sandbox.BoxConfig) (*Box, error)
 		return nil, err
 	}
 	cfg.Executable = cmp.Or(cfg.Executable, executable)
-	dir, err := os.MkdirTemp(cfg.WorkDir, "previewd-box-")
+	box := &Box{limits: cfg.Limits, stop: func() {}, release: func() {}}
+	if cfg.WorkDir != "" {
+		box.dir, err = os.MkdirTemp(cfg.WorkDir, "previewd-box-")
+	} else {
+		box.dir, box.release, err = sandbox.TempFolder("previewd-box-")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a folder for the container: %w", err)
 	}
-	box := &Box{limits: cfg.Limits, dir: dir, stop: func() {}}
-	s := &spec{BoxConfig: cfg, dir: dir, uid: os.Geteuid()}
+	s := &spec{BoxConfig: cfg, dir: box.dir, uid: os.Geteuid()}
 	if s.uid == 0 {
 		s.uid = cmp.Or(cfg.UID, sandbox.DefaultUID)
 	}
@@ -119,7 +126,11 @@ func (b *Box) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errors.Is(err, sandbox.ErrUnavailable) || errors.Is(err, errHostile) {
+	switch {
+	case errors.Is(err, errHostile):
+		b.stop()
+		return err
+	case errors.Is(err, sandbox.ErrUnavailable), errors.Is(err, sandbox.ErrFull):
 		return err
 	}
 	select {
@@ -138,7 +149,9 @@ func (b *Box) Listeners() (list []net.Listener) {
 	return list
 }
 
-// exchange has a request served: move moves the bytes of its connection.
+// exchange has a request served: move moves the bytes of its connection. An error
+// on this side ends the box: the answer that is still to come would be taken for
+// that to the next request.
 func (b *Box) exchange(ctx context.Context, r request, move func(net.Conn) error) (reply, error) {
 	defer context.AfterFunc(ctx, b.stop)()
 	stream, err := b.link.ask(r)
@@ -154,13 +167,14 @@ func (b *Box) exchange(ctx context.Context, r request, move func(net.Conn) error
 		return reply{}, context.Cause(ctx)
 	}
 	if err != nil && !isGone(err) {
+		b.stop()
 		return reply{}, err
 	}
-	answer, err := b.link.answer()
-	if err != nil {
-		return reply{}, b.broken(ctx, err)
+	answer, failed := b.link.answer()
+	if failed != nil {
+		return reply{}, b.broken(ctx, failed)
 	}
-	return answer, nil
+	return answer, err
 }
 
 // Run runs a task to its end. When ctx ends first it kills the box, which is of no
@@ -245,12 +259,19 @@ func (b *Box) fetch(all bool) (*os.Root, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
 	defer cancel()
 	_, err := b.exchange(ctx, request{Op: opPack, All: all}, func(conn net.Conn) error {
-		return unpack(conn, dir, b.limits)
+		return (&unpacker{dir: dir, limits: b.limits, free: freeOn}).unpack(conn)
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return os.OpenRoot(dir)
+}
+
+// freeOn returns how many bytes a folder's file system takes from this user.
+func freeOn(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(dir, &fs)
+	return int64(fs.Bavail) * fs.Bsize, err
 }
 
 // Usage returns what the box has taken so far.
@@ -268,6 +289,7 @@ func (b *Box) Close() {
 		b.link.close()
 	}
 	os.RemoveAll(b.dir)
+	b.release()
 }
 
 // isGone reports whether an error says no more than that the other end has gone,

@@ -77,6 +77,7 @@ type (
 		All    bool         // opPack: packages too
 	}
 	reply struct {
+		ID     uint32 // the request's; 0 says that the first process is ready
 		Error  string
 		Code   int
 		Checks []sandbox.Check

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -268,3 +269,28 @@ func TestTasksRunOneAfterTheOther(t *testing.T) {
 }
 
 var _ = strings.TrimSpace
+
+// What goes wrong on this side ends the box: no later task gets another's answer.
+func TestErrorOnTheHostsSideEndsTheBox(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b *bench) {
+		for name, fail := range map[string]func(box *container.Box) error{
+			"Unpack": func(box *container.Box) error {
+				return box.Unpack(t.Context(), iotest.ErrReader(errors.New("unreadable")))
+			},
+			"Run": func(box *container.Box) error {
+				_, err := box.Run(t.Context(), sandbox.Task{Argv: sh("echo hi"), Env: env, Output: fullWriter{}})
+				return err
+			},
+		} {
+			box := b.open(t)
+			require.Error(t, fail(box), name)
+			_, err := box.Run(t.Context(), sandbox.Task{Argv: sh("exit 3"), Env: env, Output: io.Discard})
+			require.Error(t, err, name)
+		}
+	})
+}
+
+type fullWriter struct{}
+
+func (fullWriter) Write([]byte) (int, error) { return 0, errors.New("full") }

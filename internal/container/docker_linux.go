@@ -1,16 +1,11 @@
 package container
 
 import (
-	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,87 +17,13 @@ import (
 // labelOwner is on containers, with the name of the server that has made them.
 const labelOwner = "previewd.runner"
 
-const imageRepository = "previewd-toolchain"
-
 // dockerBackend makes containers of a Docker Engine.
 type dockerBackend struct {
 	Config
 	engine *engine
 
 	mu     sync.Mutex
-	images map[string]string // of the root file systems that are there
-}
-
-// image returns the image of a root file system, which is named after what is in
-// it, and makes it if it is not there.
-func (d *dockerBackend) image(ctx context.Context, root string) (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	tag := filepath.Base(root)
-	name := imageRepository + ":" + tag
-	if d.images[root] != "" {
-		return name, nil
-	}
-	there, err := d.engine.hasImage(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	if !there {
-		read, write := io.Pipe()
-		go func() { write.CloseWithError(packRoot(write, root)) }()
-		err = d.engine.importImage(ctx, imageRepository, tag, read)
-		read.Close()
-		if err != nil {
-			return "", err
-		}
-	}
-	d.images[root] = name
-	return name, nil
-}
-
-// packRoot writes a root file system as a tar in which all is root's.
-func packRoot(w io.Writer, root string) error {
-	archive := tar.NewWriter(w)
-	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		below, err := filepath.Rel(root, name)
-		if err != nil || below == "." {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		header := &tar.Header{Name: filepath.ToSlash(below), Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0)}
-		switch entry.Type() {
-		case fs.ModeDir:
-			header.Typeflag = tar.TypeDir
-			header.Name += "/"
-		case fs.ModeSymlink:
-			header.Typeflag = tar.TypeSymlink
-			header.Linkname, err = os.Readlink(name)
-		case 0:
-			header.Typeflag, header.Size = tar.TypeReg, info.Size()
-		default:
-			return nil
-		}
-		if err == nil {
-			err = archive.WriteHeader(header)
-		}
-		if err != nil || header.Typeflag != tar.TypeReg {
-			return err
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(archive, f)
-		return err
-	})
-	return errors.Join(err, archive.Close())
+	images map[string]bool // of the toolchains whose image is there
 }
 
 type dockerMount struct {
@@ -123,6 +44,7 @@ type dockerHostConfig struct {
 	CapDrop, CapAdd, SecurityOpt  []string
 	MaskedPaths                   []string
 	ReadonlyRootfs                bool
+	Init                          bool // false: the engine's own first process would be in the way of ours
 	Tmpfs                         map[string]string
 	Mounts                        []dockerMount
 	Ulimits                       []dockerUlimit
@@ -138,29 +60,33 @@ var maskedPaths = []string{
 
 // start starts a container.
 func (d *dockerBackend) start(ctx context.Context, s *spec) (machine, error) {
-	image, err := d.image(ctx, s.Root)
-	if err != nil {
-		return nil, err
-	}
 	host, err := d.hostConfig(s)
 	if err != nil {
 		return nil, err
 	}
-	var made struct {
-		ID string `json:"Id"`
+	image, err := d.image(ctx, s.Root)
+	if err != nil {
+		return nil, err
 	}
-	agent := fmt.Sprintf("%d:%d", s.agentUID, s.agentUID)
+	m := &dockerMachine{engine: d.engine, gvisor: d.gvisor(), ended: make(chan struct{})}
+	m.id, err = d.create(ctx, s, image.name, host)
+	if isStatus(err, http.StatusNotFound) && !image.once {
+		// Somebody has removed the image since it was last looked for.
+		d.forget(s.Root)
+		if image, err = d.image(ctx, s.Root); err == nil {
+			m.id, err = d.create(ctx, s, image.name, host)
+		}
+	}
+	if image.once {
+		m.image = image.name
+	}
+	if err != nil {
+		m.removeImage()
+		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+	}
 	// A call that is given up half-way would leave a container that nobody knows.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
 	defer cancel()
-	err = d.engine.call(ctx, http.MethodPost, "/containers/create", map[string]any{
-		"Image": image, "Entrypoint": []string{agentPath, AgentArg}, "User": agent,
-		"Hostname": "build", "Labels": map[string]string{labelOwner: d.Owner}, "HostConfig": host,
-	}, &made)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
-	}
-	m := &dockerMachine{engine: d.engine, id: made.ID, gvisor: d.gvisor(), ended: make(chan struct{})}
 	if err := d.engine.call(ctx, http.MethodPost, "/containers/"+m.id+"/start", nil, nil); err != nil {
 		close(m.ended)
 		m.end()
@@ -174,6 +100,22 @@ func (d *dockerBackend) start(ctx context.Context, s *spec) (machine, error) {
 		m.await()
 	}()
 	return m, nil
+}
+
+// create makes a container, which does not run yet.
+func (d *dockerBackend) create(ctx context.Context, s *spec, image string, host *dockerHostConfig) (id string, err error) {
+	var made struct {
+		ID string `json:"Id"`
+	}
+	agent := fmt.Sprintf("%d:%d", s.agentUID, s.agentUID)
+	// As with start: nothing is given up half-way.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
+	defer cancel()
+	err = d.engine.call(ctx, http.MethodPost, "/containers/create", map[string]any{
+		"Image": image, "Entrypoint": []string{agentPath, AgentArg}, "User": agent,
+		"Hostname": "build", "Labels": map[string]string{labelOwner: d.Owner}, "HostConfig": host,
+	}, &made)
+	return made.ID, err
 }
 
 func (d *dockerBackend) hostConfig(s *spec) (*dockerHostConfig, error) {
@@ -222,13 +164,14 @@ func (d *dockerBackend) leaveToAgent(c *dockerHostConfig, l sandbox.Limits) {
 	c.CapAdd, c.SecurityOpt = rootCapabilities, []string{"no-new-privileges", "seccomp=unconfined"}
 }
 
-// sweep removes what a server of this name has left behind.
+// sweep removes what a server of this name has left behind, and the images of
+// toolchains that are gone.
 func (d *dockerBackend) sweep(ctx context.Context) error {
 	ids, err := d.engine.containers(ctx, labelOwner+"="+d.Owner)
 	for _, id := range ids {
 		err = errors.Join(err, d.engine.remove(ctx, id))
 	}
-	return err
+	return errors.Join(err, d.sweepImages(ctx))
 }
 
 func (d *dockerBackend) fix(reason string) string {
@@ -248,6 +191,7 @@ func (d *dockerBackend) fix(reason string) string {
 type dockerMachine struct {
 	engine *engine
 	id     string
+	image  string // that goes with it; "" for one that stays
 	gvisor bool
 	group  *sandbox.Group // gVisor's; nil where it cannot be seen
 	killed atomic.Bool    // by us
@@ -295,7 +239,11 @@ func (m *dockerMachine) end() {
 		case <-ctx.Done():
 		}
 	}
-	_ = m.engine.remove(ctx, m.id) // or the sweep at the next start
+	// However long the kill took.
+	rest, enough := context.WithTimeout(context.Background(), endTime)
+	defer enough()
+	_ = m.engine.remove(rest, m.id) // or the sweep at the next start
+	m.removeImage()
 }
 
 // outOfMemory reads what gVisor shows nothing of inside from the machine's own
@@ -322,7 +270,7 @@ func (m *dockerMachine) said() string {
 }
 
 // check asks the engine what it has set.
-func (m *dockerMachine) check(l sandbox.Limits) []sandbox.Check {
+func (m *dockerMachine) check(ctx context.Context, l sandbox.Limits) []sandbox.Check {
 	var info struct {
 		HostConfig struct {
 			Memory, MemorySwap, PidsLimit int64
@@ -330,7 +278,7 @@ func (m *dockerMachine) check(l sandbox.Limits) []sandbox.Check {
 			ReadonlyRootfs, Privileged    bool
 		}
 	}
-	err := m.engine.call(context.Background(), http.MethodGet, "/containers/"+m.id+"/json", nil, &info)
+	err := m.engine.call(ctx, http.MethodGet, "/containers/"+m.id+"/json", nil, &info)
 	c := info.HostConfig
 	if m.gvisor {
 		l = ownLimits(l)

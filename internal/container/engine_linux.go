@@ -100,16 +100,42 @@ func (e *engine) hasImage(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// importImage makes an image of a root file system.
-func (e *engine) importImage(ctx context.Context, repository, tag string, root io.Reader) error {
-	query := url.Values{"fromSrc": {"-"}, "repo": {repository}, "tag": {tag}}
+// importImage makes an image of a root file system, with a label.
+func (e *engine) importImage(ctx context.Context, name, label string, root io.Reader) error {
+	repository, tag, _ := strings.Cut(name, ":")
+	query := url.Values{"fromSrc": {"-"}, "repo": {repository}, "tag": {tag}, "changes": {"LABEL " + label}}
 	if err := e.call(ctx, http.MethodPost, "/images/create?"+query.Encode(), root, nil); err != nil {
 		return fmt.Errorf("cannot make the image of the toolchain: %w", err)
 	}
 	// What goes wrong while it is made is in the text of an answer that began well.
-	there, err := e.hasImage(ctx, repository+":"+tag)
+	there, err := e.hasImage(ctx, name)
 	if err == nil && !there {
 		err = errors.New("the Docker Engine has not made the image of the toolchain: is its disk full?")
+	}
+	return err
+}
+
+type dockerImage struct {
+	RepoTags []string
+	Labels   map[string]string
+}
+
+// images lists those with a label.
+func (e *engine) images(ctx context.Context, label string) (list []dockerImage, err error) {
+	filters, err := json.Marshal(map[string][]string{"label": {label}})
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"filters": {string(filters)}}
+	err = e.call(ctx, http.MethodGet, "/images/json?"+query.Encode(), nil, &list)
+	return list, err
+}
+
+// removeImage removes an image unless anything runs of it.
+func (e *engine) removeImage(ctx context.Context, name string) error {
+	err := e.call(ctx, http.MethodDelete, "/images/"+name, nil, nil)
+	if isStatus(err, http.StatusNotFound) || isStatus(err, http.StatusConflict) {
+		return nil
 	}
 	return err
 }

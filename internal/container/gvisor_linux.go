@@ -218,7 +218,7 @@ func (m *gvisorMachine) usage() sandbox.Usage {
 	return m.group.Usage()
 }
 
-func (m *gvisorMachine) check(sandbox.Limits) []sandbox.Check {
+func (m *gvisorMachine) check(context.Context, sandbox.Limits) []sandbox.Check {
 	return []sandbox.Check{m.group.Check(m.bounds)}
 }
 

@@ -42,6 +42,8 @@ type link struct {
 const (
 	helloTime = 5 * time.Second // that a connection may take to say what it is
 	startTime = time.Minute     // that a container may take to begin
+
+	acceptPause = 10 * time.Millisecond
 )
 
 // listen makes the socket in a folder, for a user of the container.
@@ -120,8 +122,13 @@ func (l *link) accept() {
 			return
 		}
 		conn, err := l.listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // files are short, say
+			<-l.slots
+			time.Sleep(acceptPause)
+			continue
 		}
 		go l.admit(&slotConn{Conn: conn, free: sync.OnceFunc(func() { <-l.slots })})
 	}
@@ -192,8 +199,11 @@ func (l *link) answer() (r reply, err error) {
 	if err := json.Unmarshal(l.lines.Bytes(), &r); err != nil {
 		return r, fmt.Errorf("%w: %w", errHostile, err)
 	}
+	if r.ID != l.last {
+		return r, fmt.Errorf("%w: an answer to something else", errHostile)
+	}
 	if r.Error != "" {
-		return r, fmt.Errorf("%w: %s", sandbox.ErrUnavailable, r.Error)
+		return r, sandbox.Refused(r.Error)
 	}
 	return r, nil
 }

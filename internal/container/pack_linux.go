@@ -21,8 +21,9 @@ type packer struct {
 	limits  sandbox.Limits
 	all     bool // packages too
 	archive *tar.Writer
-	bytes   int64
+	bytes   int64 // as the host counts them
 	entries int64
+	full    bool
 	names   map[uint64]string // of files that have several, and were sent
 	sent    string            // the last file that was
 }
@@ -48,6 +49,7 @@ func (p *packer) pack(w io.Writer) error {
 func (p *packer) folder(root *os.Root, dir string) error {
 	entries, err := fs.ReadDir(root.FS(), dir)
 	if err != nil {
+		p.entries, p.bytes = p.entries+1, p.bytes+entrySize
 		return p.placeholder(path.Join(dir, "unreadable"))
 	}
 	isPackage := false
@@ -66,17 +68,15 @@ func (p *packer) folder(root *os.Root, dir string) error {
 }
 
 func (p *packer) entry(root *os.Root, name string) error {
+	if p.full {
+		return nil // one placeholder has said it
+	}
 	info, err := root.Lstat(name)
-	if err != nil {
-		return p.placeholder(name)
-	}
-	p.entries++
-	tooMany := p.entries > p.limits.Inodes
-	if tooMany && p.entries > p.limits.Inodes+1 {
-		return nil // one placeholder says it
-	}
+	p.entries, p.bytes = p.entries+1, p.bytes+entrySize
+	// There must be room for what stands for the rest.
+	p.full = p.entries > p.limits.Inodes || p.bytes+2*entrySize > p.limits.Disk
 	switch {
-	case tooMany, len(name) > maxPath, strings.Count(name, "/") >= maxDepth:
+	case err != nil, p.full, len(name) > maxPath, strings.Count(name, "/") >= maxDepth:
 		return p.placeholder(name)
 	case info.IsDir():
 		if err := p.archive.WriteHeader(&tar.Header{Name: name + "/", Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
@@ -116,10 +116,11 @@ func (p *packer) file(root *os.Root, name string, info fs.FileInfo) error {
 		return p.placeholder(name)
 	}
 	defer f.Close()
-	if p.bytes += info.Size(); p.bytes > p.limits.Disk {
-		p.bytes -= info.Size()
+	more := max(info.Size()-entrySize, 0) // beside what the entry counts for
+	if p.bytes+more+2*entrySize > p.limits.Disk {
 		return p.placeholder(name)
 	}
+	p.bytes += more
 	if err := p.archive.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: int64(0o644 | info.Mode().Perm()&0o111), Size: info.Size()}); err != nil {
 		return err
 	}

@@ -16,16 +16,36 @@ import (
 // not that any more.
 var errHostile = errors.New("the container sends what it must not")
 
-// unpack lays out what a container sends, in a folder that is empty. Nobody there
+// errHostFull says that it is the host that has no room.
+var errHostFull = errors.New("the server's disk is nearly full")
+
+const (
+	entrySize  = 4 << 10   // bytes that each entry counts for at least
+	leaveFree  = 256 << 20 // bytes of the host's file system
+	checkEvery = 4 << 20   // bytes
+)
+
+// unpacker lays out what a container sends, in a folder that is empty. Nobody there
 // is trusted: names stay in the folder, and all is bounded.
-func unpack(r io.Reader, dir string, limits sandbox.Limits) error {
-	root, err := os.OpenRoot(dir)
+type unpacker struct {
+	dir    string
+	limits sandbox.Limits
+	free   func(dir string) (int64, error) // bytes of its file system
+
+	written int64 // since that was asked last
+}
+
+func (u *unpacker) unpack(r io.Reader) error {
+	root, err := os.OpenRoot(u.dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	room := limits.Disk
+	room := u.limits.Disk
 	archive := tar.NewReader(r)
+	if err := u.spend(checkEvery); err != nil {
+		return err
+	}
 	for entries := int64(0); ; entries++ {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -35,21 +55,49 @@ func unpack(r io.Reader, dir string, limits sandbox.Limits) error {
 			return fmt.Errorf("%w: %w", errHostile, err)
 		}
 		name := strings.TrimSuffix(header.Name, "/")
+		room -= max(header.Size, entrySize)
 		switch {
-		case entries > limits.Inodes+1:
-			return fmt.Errorf("%w: more than %d files", errHostile, limits.Inodes)
+		case entries > u.limits.Inodes+1:
+			return fmt.Errorf("%w: more than %d files", errHostile, u.limits.Inodes)
 		case !filepath.IsLocal(name), len(name) > maxPath+maxName, strings.Count(name, "/") > maxDepth, len(header.Linkname) > maxPath:
 			return fmt.Errorf("%w: an odd path", errHostile)
+		case room < 0 || header.Size < 0:
+			return fmt.Errorf("%w: more than %d bytes", errHostile, u.limits.Disk)
 		}
-		if header.Typeflag == tar.TypeReg {
-			if room -= header.Size; room < 0 || header.Size < 0 {
-				return fmt.Errorf("%w: more than %d bytes", errHostile, limits.Disk)
-			}
+		if err = u.spend(entrySize); err == nil {
+			err = unpackEntry(root, name, header, &spending{archive, u})
 		}
-		if err := unpackEntry(root, name, header, archive); err != nil {
+		if err != nil {
 			return fmt.Errorf("cannot lay out what the build has made: %w", err)
 		}
 	}
+}
+
+// spend returns an error when the host has too little left to write on.
+func (u *unpacker) spend(bytes int64) error {
+	if u.written += bytes; u.written < checkEvery {
+		return nil
+	}
+	u.written = 0
+	free, err := u.free(u.dir)
+	if err == nil && free < leaveFree {
+		err = errHostFull
+	}
+	return err
+}
+
+// spending reads what is then written.
+type spending struct {
+	from io.Reader
+	to   *unpacker
+}
+
+func (s *spending) Read(p []byte) (int, error) {
+	n, err := s.from.Read(p)
+	if full := s.to.spend(int64(n)); full != nil {
+		return 0, full
+	}
+	return n, err
 }
 
 func unpackEntry(root *os.Root, name string, header *tar.Header, content io.Reader) error {

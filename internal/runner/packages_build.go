@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"path"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -19,6 +18,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/npm"
 	"github.com/previewd/previewd/internal/sandbox"
+	"github.com/previewd/previewd/internal/telemetry"
 	"github.com/previewd/previewd/internal/toolchain"
 )
 
@@ -138,7 +138,7 @@ func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules stri
 		Ports: []int{portMirror, portProxy}, WorkDir: p.dir,
 	})
 	if err != nil {
-		return p.setupError("cannot start the sandbox", err)
+		return p.setupError(ctx, "cannot start the sandbox", err)
 	}
 	p.box, p.result.Isolation = box, p.with.Level
 	p.result.Runner = cmp.Or(p.with.Runner, p.result.Runner)
@@ -161,16 +161,25 @@ func (p *packagesBuild) open(ctx context.Context, source io.Reader, modules stri
 }
 
 // setupError returns what kept a sandbox from being made. A tree that does not fit
-// in is its author's.
-func (p *packagesBuild) setupError(what string, err error) error {
-	if !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return fmt.Errorf("%s: %w", what, err)
+// in is its author's; a host without room, or without its runner any more, is not.
+func (p *packagesBuild) setupError(ctx context.Context, what string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, sandbox.ErrFull):
+		return &failedError{&previewd.Failure{
+			Class: previewd.FailureUser, Code: previewd.FailDiskLimit, Step: p.step,
+			Message: fmt.Sprintf("The tree, with its packages, needs more than the %d MB or %d files that a build may have.", p.with.Limits.Disk>>20, p.with.Limits.Inodes),
+			Hint:    "Send less, or ask whoever runs the server for more.",
+		}}
+	case errors.Is(err, sandbox.ErrUnavailable):
+		p.Log.ErrorContext(ctx, "the runner has gone", telemetry.BuildID, p.claim.BuildID, telemetry.ReferenceID, p.claim.ReferenceID, telemetry.Error, p.log.hide(err.Error()))
+		return &failedError{&previewd.Failure{
+			Class: previewd.FailureInfra, Code: previewd.FailRunnerUnavailable, Step: p.step,
+			Message: "What runs builds on the server was there and does not answer now. It is not your source's fault.",
+			Hint:    "Try again later. Whoever runs the server can see why with previewd doctor sandbox, and in its log under the reference " + p.claim.ReferenceID + ".",
+		}}
 	}
-	return &failedError{&previewd.Failure{
-		Class: previewd.FailureUser, Code: previewd.FailDiskLimit, Step: p.step,
-		Message: fmt.Sprintf("The tree, with its packages, needs more than the %d MB or %d files that a build may have.", p.with.Limits.Disk>>20, p.with.Limits.Inodes),
-		Hint:    "Send less, or ask whoever runs the server for more.",
-	}}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // command runs one command of the plan to its end. The failure is the author's to

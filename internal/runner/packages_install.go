@@ -57,7 +57,7 @@ func (p *packagesBuild) install(ctx context.Context) error {
 	}
 	if kept {
 		if err := p.box.Unpack(ctx, source); err != nil {
-			return p.setupError("cannot lay out the source", err)
+			return p.setupError(ctx, "cannot lay out the source", err)
 		}
 		return p.runScripts(ctx, want)
 	}

@@ -73,9 +73,9 @@ func (p *packagesBuild) nodeFailed(f previewd.Failure) error {
 // prove runs the programs of a toolchain in a box: the registry's were never run,
 // and the host does not run them.
 func (p *packagesBuild) prove(ctx context.Context, root string) (node, npm string, err error) {
-	box, err := p.with.Open(ctx, sandbox.BoxConfig{Executable: p.Executable, Root: root, Source: emptyTar(), Limits: p.with.Limits, UID: p.with.UID})
+	box, err := p.with.Open(ctx, sandbox.BoxConfig{Executable: p.Executable, Root: root, Source: emptyTar(), Limits: p.with.Limits, UID: p.with.UID, WorkDir: p.dir})
 	if err != nil {
-		return "", "", fmt.Errorf("cannot start the sandbox: %w", err)
+		return "", "", p.setupError(ctx, "cannot start the sandbox", err)
 	}
 	defer box.Close()
 	said := func(argv ...string) (string, error) {

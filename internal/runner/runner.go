@@ -19,6 +19,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/artifact"
 	"github.com/previewd/previewd/internal/fault"
+	"github.com/previewd/previewd/internal/sandbox"
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
@@ -94,6 +95,9 @@ var (
 func (r *Runner) Run(ctx context.Context) error {
 	if err := os.RemoveAll(r.WorkDir); err != nil {
 		return fmt.Errorf("cannot clear %s: %w", r.WorkDir, err)
+	}
+	if err := sandbox.Sweep(); err != nil {
+		r.Log.WarnContext(ctx, "temporary files of an earlier process stay", telemetry.Error, err)
 	}
 	if err := os.MkdirAll(r.WorkDir, 0o700); err != nil {
 		return fmt.Errorf("cannot create %s: %w", r.WorkDir, err)

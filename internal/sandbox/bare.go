@@ -24,7 +24,9 @@ const LevelNone = "none"
 // the network that its user has. It keeps nobody from anything: it is for trees
 // that their owner has written and builds on a machine of his own.
 type Bare struct {
-	dir       string // its own; workspace, home and tmp are in it
+	dir       string   // its own, which tasks cannot change; workspace, home and tmp are in it
+	root      *os.Root // the workspace, whatever comes to be at its path
+	release   func()   // of the folder
 	listeners []net.Listener
 	inside    *strings.Replacer // from where things are in a box to where they are here
 	outside   *strings.Replacer // and back
@@ -34,13 +36,18 @@ type Bare struct {
 // OpenBare makes folders, lays the files out in them, and listens where a box
 // would. It takes no notice of cfg.Root and cfg.Limits.
 func OpenBare(ctx context.Context, cfg BoxConfig) (*Bare, error) {
-	dir, err := os.MkdirTemp("", "previewd-bare-")
-	if err != nil {
-		return nil, err
-	}
-	b := &Bare{dir: dir, uid: -1}
+	b := &Bare{uid: -1, release: func() {}}
+	var err error
 	if os.Geteuid() == 0 {
 		b.uid = cmp.Or(cfg.UID, DefaultUID) // root would be worse than needed
+	}
+	if cfg.WorkDir != "" && b.uid < 0 {
+		b.dir, err = os.MkdirTemp(cfg.WorkDir, "previewd-bare-")
+	} else {
+		b.dir, b.release, err = TempFolder("previewd-bare-") // another user cannot reach the server's folders
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := b.open(ctx, cfg); err != nil {
 		b.Close()
@@ -66,9 +73,23 @@ func (b *Bare) open(ctx context.Context, cfg BoxConfig) (err error) {
 	b.inside = strings.NewReplacer(places...)
 	b.outside = strings.NewReplacer(b.workspace(), Workspace)
 	for _, name := range []string{"workspace", "home", "tmp"} {
-		if err := os.Mkdir(filepath.Join(b.dir, name), 0o755); err != nil {
+		dir := filepath.Join(b.dir, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
+		if b.uid >= 0 {
+			if err := os.Lchown(dir, b.uid, b.uid); err != nil {
+				return err
+			}
+		}
+	}
+	if b.uid >= 0 {
+		if err := os.Chmod(b.dir, 0o711); err != nil { // they may pass, no more
+			return err
+		}
+	}
+	if b.root, err = os.OpenRoot(b.workspace()); err != nil {
+		return err
 	}
 	if cfg.Modules != "" {
 		// Copied: what is kept must stay as it is.
@@ -86,14 +107,26 @@ func (b *Bare) Listeners() []net.Listener { return b.listeners }
 
 // Unpack lays more files out in the workspace.
 func (b *Bare) Unpack(_ context.Context, source io.Reader) error {
-	if err := unpack(source, b.workspace()); err != nil {
+	if err := unpackIn(b.root, source); err != nil {
 		return err
 	}
 	if b.uid < 0 {
 		return nil
 	}
-	return filepath.WalkDir(b.dir, func(name string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(name, b.uid, b.uid))
+	return fs.WalkDir(b.root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := b.root.Lstat(name)
+		if err != nil {
+			return err
+		}
+		// A file that has another name too may be nobody's to give away.
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if ok && (int(stat.Uid) == b.uid || !info.IsDir() && stat.Nlink > 1) {
+			return nil
+		}
+		return b.root.Lchown(name, b.uid, b.uid)
 	})
 }
 
@@ -164,17 +197,10 @@ func (b *Bare) copyOutput(to io.Writer, from io.Reader) {
 }
 
 // Files opens the workspace while no task runs.
-func (b *Bare) Files() (*os.Root, error) { return os.OpenRoot(b.workspace()) }
+func (b *Bare) Files() (*os.Root, error) { return b.root.OpenRoot(".") }
 
 // Output opens a folder of the workspace.
-func (b *Bare) Output(dir string) (*os.Root, error) {
-	root, err := b.Files()
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	return root.OpenRoot(dir)
-}
+func (b *Bare) Output(dir string) (*os.Root, error) { return b.root.OpenRoot(dir) }
 
 // Usage returns nothing: nobody has counted.
 func (b *Bare) Usage() Usage { return Usage{} }
@@ -184,5 +210,9 @@ func (b *Bare) Close() {
 	for _, l := range b.listeners {
 		l.Close()
 	}
+	if b.root != nil {
+		b.root.Close()
+	}
 	_ = os.RemoveAll(b.dir)
+	b.release()
 }

@@ -2,7 +2,10 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -107,6 +110,17 @@ func (r Report) OK() bool { return r.Level == LevelNamespace || r.Level == Level
 
 // ErrUnavailable says that this machine allows no box.
 var ErrUnavailable = errors.New("the sandbox is not available on this machine")
+
+// ErrFull says that a box has no room for what is laid out in it.
+var ErrFull = errors.New("the sandbox is full")
+
+// Refused returns what the first process of a box says is wrong inside.
+func Refused(said string) error {
+	if strings.Contains(said, syscall.ENOSPC.Error()) {
+		return fmt.Errorf("%w: %s", ErrFull, said)
+	}
+	return fmt.Errorf("%w: %s", ErrUnavailable, said)
+}
 
 // What PID 1 of a box is told and tells, each a packet of JSON.
 type (

@@ -221,7 +221,7 @@ func (b *Box) receive(reply *initReply) (fds []int, err error) {
 		err = json.Unmarshal(raw[:n], reply)
 	}
 	if err == nil && reply.Error != "" {
-		err = fmt.Errorf("%w: %s", ErrUnavailable, reply.Error)
+		err = Refused(reply.Error)
 	}
 	return fds, err
 }

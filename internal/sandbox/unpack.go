@@ -16,6 +16,10 @@ func unpack(r io.Reader, dir string) error {
 		return err
 	}
 	defer root.Close()
+	return unpackIn(root, r)
+}
+
+func unpackIn(root *os.Root, r io.Reader) error {
 	archive := tar.NewReader(r)
 	for {
 		header, err := archive.Next()
