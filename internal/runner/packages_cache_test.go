@@ -98,6 +98,23 @@ func TestToolsRemember(t *testing.T) {
 	require.Contains(t, b.cacheFile(), "two@", "nothing is kept of the first project any more")
 }
 
+// A folder of the tree that is named like a tool's is source: nothing is laid over
+// it, and it is not kept.
+func TestSourceIsNoCache(t *testing.T) {
+	t.Parallel()
+	b := setupCaches(t)
+	tree := b.tree("parcel build", "parcel")
+	tree["build.sh"] = "mkdir -p dist .parcel-cache && cat .parcel-cache/* > dist/index.html; echo made >> .parcel-cache/data"
+	require.Empty(t, b.counted(tree, "one"))
+	require.Equal(t, "made", b.counted(tree, "one"))
+	tree[".parcel-cache/data"] = "mine"
+	require.Equal(t, "mine", b.counted(tree, "one"))
+	tree[".parcel-cache/data"] = "mine too"
+	require.Equal(t, "mine too", b.counted(tree, "one"))
+	delete(tree, ".parcel-cache/data")
+	require.Empty(t, b.counted(tree, "one"))
+}
+
 // A cache that is broken, or that breaks a build, costs time only.
 func TestBrokenCachesFailNoBuild(t *testing.T) {
 	t.Parallel()
