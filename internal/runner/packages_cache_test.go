@@ -179,6 +179,11 @@ func TestCachesAreBounded(t *testing.T) {
 	require.False(t, has("one", "b"), "what is old is of no use either")
 	require.Equal(t, []string{"node_modules/.cache/a"}, namesIn(t, c.name("four", "a")))
 
+	require.NoError(t, os.Chtimes(c.name("four", "a"), old, old))
+	_, err = NewCaches(dir, 10_000, 15_000)
+	require.NoError(t, err)
+	require.False(t, has("four", "a"), "nobody has to keep anything for it to go")
+
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = c.save(canceled, "four", "a", fstest.MapFS{".cache/a": {}}, map[string]string{".cache": ".cache"})
