@@ -74,8 +74,8 @@ type EnvKeeper interface {
 	ListEnv(ctx context.Context, projectID string) ([]EnvVar, error)
 	// SetEnv stores a variable, in place of one of its name. It returns CodeInvalid
 	// for what no variable can be, CodeTooLarge past the bounds, CodeNotFound when
-	// there is no such project, and CodeUnavailable when this server has no key for
-	// secrets.
+	// there is no such project, CodeConflict for a plain one in the place of a secret,
+	// and CodeUnavailable when this server has no key for secrets.
 	SetEnv(ctx context.Context, req SetEnvRequest) (*EnvVar, error)
 	// DeleteEnv removes a variable; that there is none of its name is as good. It
 	// returns CodeNotFound when there is no such project.

@@ -142,7 +142,10 @@ func (b *builder) worker() error {
 		return err
 	}
 	b.boxes = newSandboxes(b)
-	b.disk = &disk{folders: []string{cfg.Data, cfg.ArtifactsPath()}, least: cmp.Or(cfg.MinFree, 256) << 20, shrink: b.boxes.shrink, log: b.log, free: freeOn}
+	b.disk = &disk{
+		folders: []string{cfg.Data, cfg.ArtifactsPath()}, cached: cfg.Data, least: cmp.Or(cfg.MinFree, 256) << 20,
+		shrink: b.boxes.shrink, log: b.log, free: freeOn,
+	}
 	b.Worker, err = worker.New(worker.Config{
 		Store: b.Store, Artifacts: artifacts, Changes: b.hub, Log: b.log, PreviewURL: cfg.PreviewURL,
 		Switched: func(projectID string) { b.switched(projectID) },

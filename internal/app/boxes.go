@@ -50,10 +50,13 @@ func newBoxes(cfg config.Config, owner string, log *slog.Logger) (*boxes, error)
 	return &boxes{open, backend.Probe, backend.Sweep, log}, nil
 }
 
+// toolchains is the folder that has them.
+func toolchains(cfg config.Config) string { return filepath.Join(cfg.Data, "toolchains") }
+
 // ready lays the toolchain out, ends what is left from before, and opens a box that
 // checks itself.
 func (b *boxes) ready(ctx context.Context, cfg config.Config, executable string) (*toolchain.Toolchain, sandbox.Report, error) {
-	tools, err := toolchain.Prepare(ctx, filepath.Join(cfg.Data, "toolchains"))
+	tools, err := toolchain.Prepare(ctx, toolchains(cfg))
 	if err != nil {
 		return nil, sandbox.Report{Level: sandbox.LevelProcess}, err
 	}

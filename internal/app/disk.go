@@ -13,8 +13,9 @@ import (
 // refused, and those that wait are left waiting, before everything else fails.
 type disk struct {
 	folders []string
-	least   int64             // bytes that stay free
-	shrink  func(bytes int64) // drops at least so much of what is only kept to be fast, if there is that much
+	cached  string                    // the folder of what is only kept to be fast
+	least   int64                     // bytes that stay free
+	shrink  func(wanted func() int64) // drops of that for as long as bytes are wanted
 	log     *slog.Logger
 	free    func(folder string) (bytes int64, known bool)
 
@@ -48,17 +49,23 @@ func (d *disk) room() error {
 // makeRoom is room for who is about to build: it empties caches first, from twice
 // the bound on, so that builds do not stop for what could be fetched again.
 func (d *disk) makeRoom() error {
+	if d.wanted() > 0 {
+		d.shrink(d.wanted)
+	}
 	d.mu.Lock()
 	d.look()
-	wanted := d.missing + d.least
 	d.mu.Unlock()
-	if wanted > 0 {
-		d.shrink(wanted)
-		d.mu.Lock()
-		d.look()
-		d.mu.Unlock()
-	}
 	return d.room()
+}
+
+// wanted is how many bytes there are too few where caches are; those of other file
+// systems no cache gives.
+func (d *disk) wanted() int64 {
+	free, known := d.free(d.cached)
+	if !known {
+		return 0
+	}
+	return 2*d.least - free
 }
 
 // look is called with mu held.

@@ -30,7 +30,9 @@ type sandboxes struct {
 	builder *builder
 	turn    chan struct{} // holds one: whose turn it is
 	ready   *runner.Sandbox
-	caches  func() (caches, error) // opens them once
+
+	mu     sync.Mutex
+	opened *caches
 }
 
 // caches are what builds leave to be faster the next time.
@@ -40,32 +42,47 @@ type caches struct {
 	tools   *runner.Caches
 }
 
-func newSandboxes(b *builder) *sandboxes {
-	cfg := b.Config
-	return &sandboxes{builder: b, turn: make(chan struct{}, 1), caches: sync.OnceValues(func() (c caches, err error) {
-		c.mirror, err = npm.NewMirror(npm.Config{
-			Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, MinAge: cfg.NPMMinAge, Block: cfg.NPMBlock, Log: b.log,
-		})
-		if err != nil {
-			return c, err
-		}
-		c.modules, err = runner.NewModules(filepath.Join(cfg.Data, "modules"), cmp.Or(cfg.ModulesCache, 4096)<<20, cmp.Or(cfg.BuildUID, sandbox.DefaultUID))
-		if err != nil {
-			return c, err
-		}
-		c.tools, err = runner.NewCaches(filepath.Join(cfg.Data, "caches"), 200<<20, 2<<30)
-		return c, err
-	})}
+func newSandboxes(b *builder) *sandboxes { return &sandboxes{builder: b, turn: make(chan struct{}, 1)} }
+
+// caches opens them once. What was in the way may be gone the next time.
+func (s *sandboxes) caches() (*caches, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened != nil {
+		return s.opened, nil
+	}
+	cfg := s.builder.Config
+	mirror, err := npm.NewMirror(npm.Config{
+		Registry: cfg.NPMRegistry, Dir: filepath.Join(cfg.Data, "npm"), MaxBytes: cfg.NPMCache << 20, MinAge: cfg.NPMMinAge, Block: cfg.NPMBlock, Log: s.builder.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	modules, err := runner.NewModules(filepath.Join(cfg.Data, "modules"), cmp.Or(cfg.ModulesCache, 4096)<<20, cmp.Or(cfg.BuildUID, sandbox.DefaultUID))
+	if err != nil {
+		return nil, err
+	}
+	tools, err := runner.NewCaches(filepath.Join(cfg.Data, "caches"), 200<<20, 2<<30)
+	if err != nil {
+		return nil, err
+	}
+	s.opened = &caches{mirror, modules, tools}
+	return s.opened, nil
 }
 
-// shrink drops at least so many bytes of what is cached, if there are that many:
-// installed packages first, which the others make again without a network.
-func (s *sandboxes) shrink(bytes int64) {
+// shrink drops of what is cached for as long as bytes are wanted: installed packages
+// first, which the others make again without a network, and toolchains that nobody
+// uses last.
+func (s *sandboxes) shrink(wanted func() int64) {
 	c, err := s.caches()
 	if err == nil {
-		err = errors.Join(c.modules.Shrink(bytes), c.tools.Shrink(bytes), c.mirror.Shrink(bytes))
+		for _, shrink := range []func(int64) error{c.modules.Shrink, c.tools.Shrink, c.mirror.Shrink} {
+			if bytes := wanted(); bytes > 0 {
+				err = errors.Join(err, shrink(bytes))
+			}
+		}
 	}
-	if err != nil {
+	if err = errors.Join(err, toolchain.Shrink(toolchains(s.builder.Config), wanted)); err != nil {
 		s.builder.log.Warn("emptying caches failed", telemetry.Error, err)
 	}
 }

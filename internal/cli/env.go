@@ -22,7 +22,7 @@ type envSetCmd struct {
 	remote
 	Project string   `arg:"" help:"Project id."`
 	Name    string   `arg:"" help:"Name, such as API_URL."`
-	Secret  bool     `help:"Store it encrypted, show it to nobody and hide it in logs."`
+	Secret  bool     `help:"Store it encrypted, show it to nobody and hide it in logs. What is a secret is set again with this only, or removed first."`
 	Scope   []string `help:"Which commands are given it: install, build, or both. Default: build." placeholder:"SCOPE,..."`
 }
 

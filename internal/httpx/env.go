@@ -23,7 +23,7 @@ type SetEnvInput struct {
 // repeats what was sent.
 type SetEnvBody struct {
 	Value  string              `json:"value" doc:"UTF-8 text without NUL, at most 32 KiB. A secret has at least 8 bytes besides white space."`
-	Secret bool                `json:"secret,omitempty" doc:"Stored encrypted, told by nothing, hidden in logs and failures, and never put into pages by the bundler."`
+	Secret bool                `json:"secret,omitempty" doc:"Stored encrypted, told by nothing, hidden in logs and failures, and never put into pages by the bundler. A variable that is one stays one until it is removed: without this it is not set again."`
 	Scopes []previewd.EnvScope `json:"scopes,omitempty" nullable:"false" enum:"install,build" doc:"Which commands are given it. Default: build." example:"[\"build\"]"`
 }
 

@@ -5,20 +5,43 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
+)
+
+// Bounds on values that are looked for in other forms than their own, in bytes: what
+// a Set takes in memory is more than a thousand times as much.
+const (
+	maxDerived    = 2 << 10  // one value
+	maxDerivedAll = 16 << 10 // all of a Set
 )
 
 // forms returns what a value may look like in the output of a program.
 func forms(value string) []string {
+	list := ownForms(value)
+	if len(list) > 0 && len(value) <= maxDerived {
+		list = append(list, derivedForms(value)...)
+	}
+	return list
+}
+
+// ownForms returns a value and its lines.
+func ownForms(value string) []string {
 	if len(strings.TrimSpace(value)) < MinLength {
 		return nil
 	}
-	list := []string{value}
+	list := []string{value, strings.TrimSpace(value)}
 	for line := range strings.Lines(value) {
 		list = append(list, strings.TrimSpace(line))
 	}
-	for _, v := range []string{value, strings.TrimSpace(value)} {
-		list = append(list, v, hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))))
+	return list
+}
+
+// derivedForms returns what encodings make of a value.
+func derivedForms(value string) []string {
+	var list []string
+	for _, v := range slices.Compact([]string{value, strings.TrimSpace(value)}) {
+		list = append(list, hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))))
 		list = append(list, jsonForms(v)...)
 		list = append(list, urlForms(v)...)
 		list = append(list, base64Forms(v)...)

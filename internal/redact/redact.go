@@ -4,6 +4,8 @@
 package redact
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/previewd/previewd"
@@ -35,11 +37,20 @@ type node struct {
 	letter         byte
 }
 
-// New returns a Set; nil when there is nothing to hide.
+// New returns a Set; nil when there is nothing to hide. Long values are hidden as they
+// are, and their lines, but in no other form; so are the longest of very many.
 func New(values []string) *Set {
 	s := &Set{nodes: make([]node, 1)}
-	for _, value := range values {
-		for _, form := range forms(value) {
+	values = slices.SortedFunc(slices.Values(values), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+	all := 0
+	for _, value := range slices.Compact(values) {
+		list := forms(value)
+		if all += len(value); all > maxDerivedAll {
+			list = ownForms(value)
+		}
+		for _, form := range list {
 			s.add(form)
 		}
 	}

@@ -107,9 +107,12 @@ func TestStreamKeepsBackWhatItMust(t *testing.T) {
 // naive hides values by looking for each form at each place.
 func naive(values []string, text string) string {
 	letters, places := []byte{}, []int{}
+	breaks := 0
 	for i, letter := range []byte(text) {
 		if !isBreak(letter) {
-			letters, places = append(letters, letter), append(places, i)
+			letters, places, breaks = append(letters, letter), append(places, i), 0
+		} else if breaks++; breaks == maxBreaks {
+			letters, places = append(letters, 0), append(places, i) // it is in no value
 		}
 	}
 	hidden := make([]bool, len(text))
@@ -218,6 +221,48 @@ func TestStreamHoldsLittle(t *testing.T) {
 		require.LessOrEqual(t, len(stream.held), len(longest))
 		require.LessOrEqual(t, len(stream.spans), len(longest))
 	}
+}
+
+// Many line breaks end what may be a value; it is still found where they are fewer.
+func TestStreamGivesUpAtManyBreaks(t *testing.T) {
+	t.Parallel()
+	var got strings.Builder
+	stream := New([]string{"password-1"}).Stream(func(p []byte) { got.Write(p) })
+	stream.Write("pass")
+	for range 1000 {
+		stream.Write("\n")
+		require.Less(t, len(stream.held), len("pass")+maxBreaks)
+	}
+	require.Equal(t, "pass"+strings.Repeat("\n", 1000), got.String())
+	stream.Write("word-1 password-1")
+	stream.Flush()
+	require.Equal(t, "word-1 ***", strings.TrimLeft(got.String(), "pas\n"))
+	few := strings.Repeat("\n", maxBreaks-1)
+	set := New([]string{"password-1"})
+	require.Equal(t, "***"+few+few, set.Text("pass"+few+"wor"+few+"d-1"))
+	checkStream(t, []string{"password-1"}, "pass"+few+"word-1 pass\n"+few+"word-1", rand.New(rand.NewPCG(3, 4)))
+}
+
+// What as many secrets as there may be take is bounded; long ones are hidden as they
+// are.
+func TestSetIsBounded(t *testing.T) {
+	t.Parallel()
+	value := func(i, length int) string {
+		return strings.Repeat(fmt.Sprintf("\x7fü<%d> ", i), length)[:length]
+	}
+	for length, n := range map[int]int{8 << 10: 8, maxDerived: 32, 200: 320} {
+		var values []string
+		for i := range n {
+			values = append(values, strings.ToValidUTF8(value(i, length), "x"))
+		}
+		set := New(append(values, values...))
+		require.Less(t, len(set.nodes), 3_000_000, length)
+		require.Equal(t, "a ***\n", set.Text("a "+strings.Map(significant, values[n-1])+"\n"), length)
+	}
+	short, long := "hunter2/hunter2", strings.Repeat("a long line/", 300)
+	set := New([]string{long, short})
+	require.Equal(t, "*** ***", set.Text(base64.StdEncoding.EncodeToString([]byte(short))+" "+long))
+	require.NotContains(t, set.Text(base64.StdEncoding.EncodeToString([]byte(long))), Mark)
 }
 
 func BenchmarkText(b *testing.B) {

@@ -11,9 +11,14 @@ type Stream struct {
 	begin  int    // how many bytes came before held, line breaks not counted
 	end    int    // how many came in all
 	spans  []span // what is to be hidden, in order
+	breaks int    // how many line breaks came last
 	hiding bool   // the byte before held was hidden
 	out    []byte
 }
+
+// maxBreaks is how many line breaks in a row end what may be a value: no tool wraps
+// a line like that, and nobody is kept waiting.
+const maxBreaks = 64
 
 // span is a run of bytes.
 type span struct{ begin, end int }
@@ -31,8 +36,12 @@ func (s *Stream) Write(text string) {
 	s.held = append(s.held, text...)
 	for _, letter := range []byte(text) {
 		if isBreak(letter) {
+			if s.breaks++; s.breaks == maxBreaks {
+				s.state = 0
+			}
 			continue
 		}
+		s.breaks = 0
 		s.end++
 		s.state = s.set.step(s.state, letter)
 		if n := int(s.set.nodes[s.state].hidden); n > 0 {
@@ -48,7 +57,7 @@ func (s *Stream) Flush() {
 		return
 	}
 	s.release(s.end)
-	s.state, s.hiding = 0, false
+	s.state, s.breaks, s.hiding = 0, 0, false
 }
 
 func isBreak(letter byte) bool { return letter == '\n' || letter == '\r' }
@@ -90,9 +99,16 @@ func (s *Stream) release(until int) {
 		s.begin++
 		used++
 	}
-	s.spans = append(s.spans[:0], s.spans[gone:]...)
-	s.held = append(s.held[:0], s.held[used:]...)
+	s.spans, s.held = drop(s.spans, gone), drop(s.held, used)
 	if len(s.out) > 0 {
 		s.pass(s.out)
 	}
+}
+
+// drop returns a list without its first n. It moves no more than it drops.
+func drop[T any](list []T, n int) []T {
+	if rest := list[n:]; len(rest) > n {
+		return rest
+	}
+	return append(list[:0], list[n:]...)
 }

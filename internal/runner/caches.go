@@ -37,7 +37,8 @@ const (
 
 var errCacheTooLarge = errors.New("the cache is too large")
 
-// NewCaches opens the folder, and drops what an earlier process has not finished.
+// NewCaches opens the folder, and drops what an earlier process has not finished and
+// what is too old.
 func NewCaches(dir string, maxProject, maxAll int64) (*Caches, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot create the folder of tools' caches: %w", err)
@@ -49,7 +50,11 @@ func NewCaches(dir string, maxProject, maxAll int64) (*Caches, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot clear the folder of tools' caches: %w", err)
 	}
-	return &Caches{dir: dir, maxProject: maxProject, maxAll: maxAll}, nil
+	c := &Caches{dir: dir, maxProject: maxProject, maxAll: maxAll}
+	if err := c.sweep(0); err != nil {
+		return nil, fmt.Errorf("cannot sweep the folder of tools' caches: %w", err)
+	}
+	return c, nil
 }
 
 // name is of a project's cache that was made with the same tools.

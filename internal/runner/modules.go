@@ -42,7 +42,10 @@ type modulesInfo struct {
 	Packages []previewd.Package `json:"packages"` // as the mirror handed them out
 }
 
-const modulesInfoFile = "info.json"
+const (
+	modulesInfoFile = "info.json"
+	modulesTemp     = "new-"
+)
 
 // NewModules opens the folder, and drops what an earlier process has not finished.
 // The files belong to a user of this machine, builds', if the server is root.
@@ -63,7 +66,7 @@ func NewModules(dir string, maxBytes int64, uid int) (*Modules, error) {
 		m.uid = -1
 	}
 	for _, entry := range entries {
-		if _, err := m.info(entry.Name()); err != nil {
+		if _, err := m.info(entry.Name()); err != nil || strings.HasPrefix(entry.Name(), modulesTemp) {
 			err = os.RemoveAll(filepath.Join(dir, entry.Name()))
 			if err != nil {
 				return nil, fmt.Errorf("cannot drop unfinished packages: %w", err)
@@ -110,7 +113,7 @@ var errOddModules = errors.New("the packages hold something that is no file, fol
 // copy copies node_modules of a workspace in which no code of a tree has run, and
 // returns what keeps the copy.
 func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, about modulesInfo) (info modulesInfo, keep func() error, err error) {
-	work, err := os.MkdirTemp(m.dir, "new-")
+	work, err := os.MkdirTemp(m.dir, modulesTemp)
 	if err != nil {
 		return info, nil, err
 	}
@@ -130,16 +133,32 @@ func (m *Modules) copy(ctx context.Context, workspace *os.Root, key string, abou
 			err = os.WriteFile(filepath.Join(work, modulesInfoFile), raw, 0o600)
 		}
 		if err == nil {
-			err = os.Rename(work, filepath.Join(m.dir, key))
+			err = m.name(work, key)
 		}
 		if err != nil {
-			if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
-				err = nil // another build has kept the same
-			}
 			return drop(err)
 		}
 		return m.sweep(0)
 	}, nil
+}
+
+// name gives a complete folder its name, or removes it when another build has kept the
+// same. What is left there of one that was removed in part goes first.
+func (m *Modules) name(work, key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.info(key); err == nil {
+		return os.RemoveAll(work)
+	}
+	to := filepath.Join(m.dir, key)
+	err := os.Rename(work, to)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
+		err = os.RemoveAll(to)
+		if err == nil {
+			err = os.Rename(work, to)
+		}
+	}
+	return err
 }
 
 // Shrink drops at least so many bytes of packages, those that were not used for
@@ -160,7 +179,7 @@ func (m *Modules) sweep(bytes int64) error {
 	sizes := map[string]int64{}
 	for _, entry := range entries {
 		info, err := m.info(entry.Name())
-		if err != nil {
+		if err != nil || strings.HasPrefix(entry.Name(), modulesTemp) {
 			continue // unfinished: a build is at it
 		}
 		stat, err := os.Stat(filepath.Join(m.dir, entry.Name(), modulesInfoFile))

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/previewd/previewd"
@@ -33,13 +34,19 @@ var toolFolders = map[string][]string{
 // written over kept packages goes with it.
 const cacheAside = ".previewd-cache"
 
+// toolFolders leaves out what the tree itself has: that is source, which nothing is
+// laid over and which no cache holds.
 func (p *packagesBuild) toolFolders() []string {
-	return append(append([]string{}, toolFolders[""]...), toolFolders[p.plan.Framework.Name]...)
+	return slices.DeleteFunc(slices.Concat(toolFolders[""], toolFolders[p.plan.Framework.Name]), func(folder string) bool {
+		_, err := p.sourceRoot.Lstat(folder)
+		return err == nil
+	})
 }
 
-// tools names what a cache is of: another Node.js or framework may read it wrongly.
+// tools names what a cache is of: another Node.js or framework may read it wrongly,
+// and other folders may be source.
 func (p *packagesBuild) tools() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "tools 1 %q %q", filepath.Base(p.with.Root), p.plan.Framework.Name))
+	sum := sha256.Sum256(fmt.Appendf(nil, "tools 2 %q %q %q", filepath.Base(p.with.Root), p.plan.Framework.Name, p.toolFolders()))
 	return hex.EncodeToString(sum[:8])
 }
 

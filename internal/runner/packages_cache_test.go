@@ -98,6 +98,23 @@ func TestToolsRemember(t *testing.T) {
 	require.Contains(t, b.cacheFile(), "two@", "nothing is kept of the first project any more")
 }
 
+// A folder of the tree that is named like a tool's is source: nothing is laid over
+// it, and it is not kept.
+func TestSourceIsNoCache(t *testing.T) {
+	t.Parallel()
+	b := setupCaches(t)
+	tree := b.tree("parcel build", "parcel")
+	tree["build.sh"] = "mkdir -p dist .parcel-cache && cat .parcel-cache/* > dist/index.html; echo made >> .parcel-cache/data"
+	require.Empty(t, b.counted(tree, "one"))
+	require.Equal(t, "made", b.counted(tree, "one"))
+	tree[".parcel-cache/data"] = "mine"
+	require.Equal(t, "mine", b.counted(tree, "one"))
+	tree[".parcel-cache/data"] = "mine too"
+	require.Equal(t, "mine too", b.counted(tree, "one"))
+	delete(tree, ".parcel-cache/data")
+	require.Empty(t, b.counted(tree, "one"))
+}
+
 // A cache that is broken, or that breaks a build, costs time only.
 func TestBrokenCachesFailNoBuild(t *testing.T) {
 	t.Parallel()
@@ -161,6 +178,11 @@ func TestCachesAreBounded(t *testing.T) {
 	require.ErrorIs(t, save("one", "b", 20_000), errCacheTooLarge)
 	require.False(t, has("one", "b"), "what is old is of no use either")
 	require.Equal(t, []string{"node_modules/.cache/a"}, namesIn(t, c.name("four", "a")))
+
+	require.NoError(t, os.Chtimes(c.name("four", "a"), old, old))
+	_, err = NewCaches(dir, 10_000, 15_000)
+	require.NoError(t, err)
+	require.False(t, has("four", "a"), "nobody has to keep anything for it to go")
 
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()

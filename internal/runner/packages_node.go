@@ -46,6 +46,11 @@ func (p *packagesBuild) chooseNode(ctx context.Context) error {
 	}
 	p.node = tools
 	if tools.Root == p.with.Root {
+		if tools.Why != "" {
+			p.log.printf("node: %s of this server, though %s asks for the newest: %s", tools.Node, source, tools.Why)
+			p.result.Reason = clip(p.result.Reason, 250) + "; on this server's Node.js " + tools.Node
+			return nil
+		}
 		p.log.printf("node: %s of this server, which %s allows", tools.Node, source)
 		return nil
 	}

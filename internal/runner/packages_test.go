@@ -201,6 +201,22 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 	require.True(t, ok, "it is used")
 	release()
 
+	// What is complete but has no name yet is not swept, nor is what a build uses;
+	// what was removed in part gives way.
+	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, "new-2"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "new-2", modulesInfoFile), []byte(`{"bytes": 1}`), 0o600))
+	require.NoError(t, m.Shrink(1<<30))
+	require.DirExists(t, filepath.Join(m.dir, "new-2"))
+	m, err = NewModules(m.dir, 40_000, -1)
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Join(m.dir, "new-2"))
+	require.NoError(t, os.MkdirAll(filepath.Join(m.dir, "four", "node_modules", "left"), 0o755))
+	add("four", 40)
+	dir, _, release, ok := m.take("four")
+	require.True(t, ok)
+	release()
+	require.NoDirExists(t, filepath.Join(dir, "left"))
+
 	for name, make := range map[string]func(dir string) error{
 		"Absolute": func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) },
 		"Out":      func(dir string) error { return os.Symlink("../../x", filepath.Join(dir, "x")) },

@@ -42,6 +42,7 @@ fs.mkdirSync('dist', {recursive: true});
 fs.writeFileSync('dist/index.html', '<h1>by vite</h1>');
 `},
 	},
+	"parcel": {map[string]any{"bin": map[string]any{"parcel": "bin.js"}}, map[string]string{"bin.js": "#!/bin/sh\nexec sh build.sh\n"}},
 	"tea": {
 		map[string]any{"type": "module", "exports": "./index.js"},
 		map[string]string{"index.js": `import leaf from "./leaf.js"; export const tea = "green " + leaf`, "leaf.js": `export default "leaf"`},

@@ -26,6 +26,20 @@ const (
 	maxUnpackedBytes = 1 << 30
 )
 
+// fetch has the registry's packages be there when they are unpacked.
+func (l *layout) fetch(ctx context.Context) error {
+	for _, p := range l.packed {
+		f, err := p.open(ctx)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p packed) unpack(ctx context.Context, root *os.Root) error {
 	packed, err := p.open(ctx)
 	if err != nil {

@@ -37,6 +37,24 @@ func (p *plan) prepare(ctx context.Context, dir string, check func(root string) 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot create the folder of toolchains: %w", err)
 	}
+	made, err := p.take(ctx, dir, func(root string) error {
+		_, err := os.Stat(root)
+		return err
+	})
+	if !errors.Is(err, fs.ErrNotExist) {
+		return made, err
+	}
+	// The lock is not held for as long as a registry takes: others want what is there.
+	if err := p.layout.fetch(ctx); err != nil {
+		return nil, fmt.Errorf("cannot fetch the toolchain: %w", err)
+	}
+	return p.take(ctx, dir, func(root string) error {
+		return p.layout.settle(ctx, filepath.Join(dir, unfinished), root, check)
+	})
+}
+
+// take marks the root as used once there has seen to it, all with the folder's lock.
+func (p *plan) take(ctx context.Context, dir string, there func(root string) error) (*Toolchain, error) {
 	lock := flock.New(filepath.Join(dir, "lock"))
 	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("cannot lock the folder of toolchains: %w", err)
@@ -44,7 +62,7 @@ func (p *plan) prepare(ctx context.Context, dir string, check func(root string) 
 	defer lock.Close()
 	name := p.layout.digest()
 	root := filepath.Join(dir, name)
-	if err := p.layout.settle(ctx, filepath.Join(dir, unfinished), root, check); err != nil {
+	if err := there(root); err != nil {
 		return nil, fmt.Errorf("cannot lay out the toolchain: %w", err)
 	}
 	use, err := hold(dir, name)

@@ -14,6 +14,9 @@ var errNotLinux = errors.New("cannot lay out a toolchain: builds that run progra
 // Prepare has nothing to offer here: what it lays out is for Linux namespaces.
 func Prepare(context.Context, string) (*Toolchain, error) { return nil, errNotLinux }
 
+// Shrink has nothing to remove here.
+func Shrink(string, func() int64) error { return nil }
+
 // Shelf has nothing to offer here either.
 type Shelf struct{}
 

@@ -34,17 +34,40 @@ func NewShelf(machine *Toolchain, registry *npm.Mirror) *Shelf {
 
 // Take returns a toolchain whose Node.js is in a range, until Release: the
 // machine's if it is, else one from the registry, which prove has seen running.
-// It returns a NoneError when there is none.
+// It returns a NoneError when there is none. Where the newest is wanted, the
+// machine's will do if the registry has no newer one that can be had.
 func (s *Shelf) Take(ctx context.Context, wanted string, prove Prove) (*Toolchain, error) {
 	wish, err := readWish(wanted)
 	if err != nil {
 		return nil, err
 	}
 	own := &Toolchain{Root: s.machine.Root, Node: s.machine.Node, NPM: s.machine.NPM}
-	if version, err := semver.NewVersion(own.Node); err == nil && !wish.newest && wish.fits(version) {
+	version, err := semver.NewVersion(own.Node)
+	fits := err == nil && wish.fits(version)
+	if fits && !wish.newest {
 		return own, nil
 	}
-	none := func(why string) error { return &NoneError{Wanted: wanted, Machine: own.Node, Why: why} }
+	made, err := s.fetch(ctx, wish, wanted, prove)
+	none := (*NoneError)(nil)
+	switch {
+	case fits && errors.As(err, &none):
+		own.Why = none.Why
+		return own, nil
+	case fits && errors.Is(err, npm.ErrUnreachable):
+		own.Why = npm.ErrUnreachable.Error()
+		return own, nil
+	case err != nil:
+		return nil, err
+	case made == nil:
+		return own, nil
+	}
+	return made, nil
+}
+
+// fetch returns nil when nothing of the registry is newer than what the machine
+// has, and that fits.
+func (s *Shelf) fetch(ctx context.Context, wish wish, wanted string, prove Prove) (*Toolchain, error) {
+	none := func(why string) error { return &NoneError{Wanted: wanted, Machine: s.machine.Node, Why: why} }
 	if s.pkg == "" {
 		return nil, none(otherMachine)
 	}
@@ -56,8 +79,8 @@ func (s *Shelf) Take(ctx context.Context, wanted string, prove Prove) (*Toolchai
 	switch {
 	case !ok:
 		return nil, none("the registry has none that fits")
-	case node.Version == own.Node:
-		return own, nil
+	case wish.choose([]string{node.Version, s.machine.Node}) == s.machine.Node:
+		return nil, nil //nolint:nilnil // as said above
 	}
 	made, why, err := s.plan(ctx, node)
 	if err != nil {
@@ -66,7 +89,7 @@ func (s *Shelf) Take(ctx context.Context, wanted string, prove Prove) (*Toolchai
 	if why != "" {
 		return nil, none(why)
 	}
-	return made.prepare(ctx, filepath.Dir(own.Root), func(root string) error {
+	return made.prepare(ctx, filepath.Dir(s.machine.Root), func(root string) error {
 		gotNode, gotNPM, err := prove(ctx, root)
 		if err == nil && (gotNode != made.node || gotNPM != made.npm) {
 			err = fmt.Errorf("they say that they are %.50q and %.50q", gotNode, gotNPM)

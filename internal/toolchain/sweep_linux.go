@@ -40,9 +40,28 @@ func hold(dir, name string) (*flock.Flock, error) {
 	return use, nil
 }
 
-// sweep removes the toolchains that were not taken for longest, down to the bound.
-// Those in use stay. The caller has the folder's lock.
+// Shrink removes toolchains of a folder for as long as bytes are wanted. Those in use
+// stay; so do all while somebody lays one out.
+func Shrink(dir string, wanted func() int64) error {
+	if _, err := os.Stat(dir); err != nil || wanted() <= 0 {
+		return nil //nolint:nilerr // there are none
+	}
+	lock := flock.New(filepath.Join(dir, "lock"))
+	defer lock.Close()
+	if ok, err := lock.TryLock(); err != nil || !ok {
+		return err
+	}
+	return removeUntil(dir, func(int) bool { return wanted() <= 0 })
+}
+
+// sweep removes toolchains down to the bound. The caller has the folder's lock.
 func sweep(dir string) error {
+	return removeUntil(dir, func(left int) bool { return left <= maxKept })
+}
+
+// removeUntil removes the toolchains that were not taken for longest until it is
+// enough. Those in use stay. The caller has the folder's lock.
+func removeUntil(dir string, enough func(left int) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -65,7 +84,7 @@ func sweep(dir string) error {
 	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.taken.Compare(b.taken), cmp.Compare(a.name, b.name)) })
 	left := len(all)
 	for _, k := range all {
-		if left <= maxKept {
+		if enough(left) {
 			break
 		}
 		removed, err := remove(dir, k.name)

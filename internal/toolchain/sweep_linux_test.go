@@ -47,4 +47,17 @@ func TestSweepRemovesTheLeastUsed(t *testing.T) {
 	removed, err := remove(dir, filepath.Base(roots[2]))
 	require.NoError(t, err)
 	require.False(t, removed, "it is in use")
+
+	wanted := int64(2)
+	require.NoError(t, Shrink(dir, func() int64 { wanted--; return wanted }))
+	require.DirExists(t, roots[4], "one look before, and one that is enough")
+	require.NoError(t, Shrink(dir, func() int64 { return 1 }))
+	for i, root := range roots {
+		if i == 0 || i == 2 {
+			require.DirExists(t, root)
+		} else {
+			require.NoDirExists(t, root)
+		}
+	}
+	require.NoError(t, Shrink(filepath.Join(dir, "none"), func() int64 { return 1 }))
 }

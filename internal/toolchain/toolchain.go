@@ -36,6 +36,7 @@ type Toolchain struct {
 	Root string // folder: bin, lib, lib64, usr, etc
 	Node string // version, such as 20.20.2
 	NPM  string // version
+	Why  string // nobody has a newer one, where that is wanted; else ""
 	use  *flock.Flock
 }
 

@@ -103,7 +103,7 @@ func (s *Service) SetEnv(ctx context.Context, req previewd.SetEnvRequest) (*prev
 		if _, err := tx.LockProject(ctx, req.ProjectID); err != nil {
 			return err
 		}
-		if err := checkEnvTotal(ctx, tx, req); err != nil {
+		if err := checkEnvBeside(ctx, tx, req); err != nil {
 			return err
 		}
 		if req.Secret {
@@ -126,14 +126,21 @@ func (s *Service) SetEnv(ctx context.Context, req previewd.SetEnvRequest) (*prev
 	return new(shownEnv(v)), nil
 }
 
-// checkEnvTotal refuses a variable with which a project would have too much.
-func checkEnvTotal(ctx context.Context, tx *store.DB, req previewd.SetEnvRequest) error {
+// checkEnvBeside refuses a variable with which a project would have too much, and one
+// that would show by mistake what is a secret.
+func checkEnvBeside(ctx context.Context, tx *store.DB, req previewd.SetEnvRequest) error {
 	list, err := tx.ListEnv(ctx, req.ProjectID)
 	if err != nil {
 		return err
 	}
 	n, size := 1, len(req.Name)+len(req.Value)
 	for _, v := range list {
+		if v.Name == req.Name && v.Secret && !req.Secret {
+			return &previewd.Error{
+				Code:    previewd.CodeConflict,
+				Message: "This variable is a secret: set it as one again, or remove it first (previewd env rm), for then everybody may read it.", Details: "secret",
+			}
+		}
 		if v.Name != req.Name {
 			n, size = n+1, size+len(v.Name)+v.Size
 		}

@@ -67,7 +67,13 @@ func TestEnvIsSetListedAndRemoved(t *testing.T) {
 		require.Equal(t, []any{"TOKEN", (*string)(nil), true, []previewd.EnvScope{"install", "build"}}, []any{list[2].Name, list[2].Value, list[2].Secret, list[2].Scopes})
 		require.False(t, list[2].UpdatedAt.IsZero())
 
-		f.keeps(f.setEnv(p.ProjectID, "TOKEN", "plain now")) // all of it is replaced
+		_, err = f.setEnv(p.ProjectID, "TOKEN", "plain by mistake")
+		require.Equal(t, previewd.CodeConflict, previewd.ErrorCode(err))
+		require.ErrorContains(t, err, "remove it first")
+		v = f.keeps(f.setEnv(p.ProjectID, "TOKEN", "hunter3-hunter3", asSecret))
+		require.Equal(t, []previewd.EnvScope{"build"}, v.Scopes, "all of it is replaced")
+		require.NoError(t, f.DeleteEnv(t.Context(), previewd.DeleteEnvRequest{ProjectID: p.ProjectID, Name: "TOKEN", Caller: caller}))
+		f.keeps(f.setEnv(p.ProjectID, "TOKEN", "plain now"))
 		remove := previewd.DeleteEnvRequest{ProjectID: p.ProjectID, Name: "A", Caller: caller}
 		require.NoError(t, f.DeleteEnv(t.Context(), remove))
 		require.NoError(t, f.DeleteEnv(t.Context(), remove), "again")
