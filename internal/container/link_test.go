@@ -4,8 +4,12 @@ package container
 
 import (
 	"bufio"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -23,4 +27,36 @@ func TestAnswerToAnotherRequestIsRefused(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 3, got.Code)
 	}
+}
+
+// A connection that cannot be accepted is no end of accepting: files may be short
+// for a moment.
+func TestAcceptGoesOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := listen(dir, os.Geteuid(), 1)
+	require.NoError(t, err)
+	defer l.close()
+	require.NoError(t, l.listener.SetDeadline(time.Now().Add(-time.Second)))
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		l.accept()
+	}()
+	select {
+	case <-over:
+		t.Fatal("it has stopped")
+	case <-time.After(3 * acceptPause):
+	}
+	require.NoError(t, l.listener.SetDeadline(time.Time{}))
+	conn, err := net.Dial("unix", filepath.Join(dir, socketName))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.Write(append([]byte(l.secret), forPort, 0, 0, 0, 0))
+	require.NoError(t, err)
+	accepted, err := l.ports[0].Accept()
+	require.NoError(t, err)
+	require.NoError(t, accepted.Close())
+	l.close()
+	<-over
 }
