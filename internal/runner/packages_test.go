@@ -216,7 +216,12 @@ func TestKeptPackagesAreBounded(t *testing.T) {
 	require.True(t, ok)
 	release()
 	require.NoDirExists(t, filepath.Join(dir, "left"))
+}
 
+func TestOddPackagesAreNotKept(t *testing.T) {
+	t.Parallel()
+	m, err := NewModules(t.TempDir(), 40_000, -1)
+	require.NoError(t, err)
 	for name, make := range map[string]func(dir string) error{
 		"Absolute": func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "x")) },
 		"Out":      func(dir string) error { return os.Symlink("../../x", filepath.Join(dir, "x")) },
