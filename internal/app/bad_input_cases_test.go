@@ -90,7 +90,7 @@ func newBadInput(s *server) *badInput {
 		"idempotencyKey": goodKey, "cursor": p.ProjectID, "list-versions.cursor": "2", "createdBy": "local", "list-projects.after": p.ProjectID, "delete-project.projectId": doomed.ProjectID, "userId": "u", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1",
 		"body.userId": `"u"`, "body.projectId": `""`, "body.prompt": `"p"`, "body.templateFiles": `{"index.html":"y"}`, "body.metadata": `{"a":1}`, "body.policy": `"supersede"`,
 		"body.remove": `["index.html"]`,
-		"name":        "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "true", "body.scopes": `["install","build"]`,
+		"name":        "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "false", "body.scopes": `["install","build"]`,
 	}
 	b.baseline = map[string]int{"get-failure": http.StatusConflict, "repair-build": http.StatusConflict} // it has not failed
 	b.readDescription()

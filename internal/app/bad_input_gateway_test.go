@@ -72,7 +72,7 @@ func (f *front) newBadInput(shell *testkit.Shell) *badInput {
 		"status": "pending", "Idempotency-Key": goodKey + "-2", "Last-Event-ID": "1", "ticket": "x",
 		"body.name": `"Tea"`, "update-project.body.name": `"Mine"`, "body.prompt": `"p"`, "body.template": `"landing"`, "body.templateFiles": `{"index.html":"y"}`, "body.metadata": `{"a":1}`,
 		"body.remove": `["index.html"]`, "body.policy": `"supersede"`, "body.url": `"` + f.hookTo + `/x"`, "body.types": `["build.*"]`, "body.description": `"d"`, "body.active": "true",
-		"name": "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "true", "body.scopes": `["install","build"]`,
+		"name": "API_KEY", "body.value": `"hunter2-hunter2"`, "body.secret": "false", "body.scopes": `["install","build"]`,
 		"body.kind": `"user"`, "body.subject": `"nobody"`, "body.reason": `"r"`,
 	}
 	b.baseline = map[string]int{

@@ -24,6 +24,7 @@ import (
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/store"
 	"github.com/previewd/previewd/internal/testkit"
+	"github.com/previewd/previewd/internal/worker"
 )
 
 // everyBad chooses which of the cases run: all of them, or one of so many.
@@ -42,7 +43,7 @@ const (
 func TestBadInputGetsProblems(t *testing.T) {
 	t.Parallel()
 	testkit.EachConfig(t, func(t *testing.T, cfg store.Config) {
-		s := startWith(t, config.Config{DatabaseURL: cfg.URL, Builds: -1})
+		s := startWith(t, config.Config{DatabaseURL: cfg.URL, SecretsKey: strings.Repeat("07", worker.SecretsKeySize), Builds: -1})
 		newBadInput(s).run(*everyBad)
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/previewd/previewd"
 	"github.com/previewd/previewd/internal/config"
 	"github.com/previewd/previewd/internal/testkit"
+	"github.com/previewd/previewd/internal/worker"
 )
 
 const (
@@ -72,7 +73,7 @@ func startFront(t *testing.T, e testkit.Engine, far bool, change ...func(*config
 	port, err := strconv.ParseUint(at.Port(), 10, 16)
 	require.NoError(t, err)
 
-	cfg := config.Config{DatabaseURL: e.Config(t).URL}
+	cfg := config.Config{DatabaseURL: e.Config(t).URL, SecretsKey: strings.Repeat("07", worker.SecretsKeySize)}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -54,13 +54,14 @@ func (k *secretsKey) find(make bool) ([]byte, error) {
 		return nil, fmt.Errorf("the server cannot read its file secrets-key: %w", errors.Unwrap(err))
 	case !make:
 		return nil, errors.New("the server has no key for secrets")
+	case k.cfg.DatabaseURL != "":
+		return nil, errors.New("the server makes no key for secrets by itself on PostgreSQL, for another one on the same database may make another")
 	}
 	key := newSecretsKey()
 	if err := writeSecretsKey(path, key); err != nil {
 		return nil, fmt.Errorf("the server cannot write its file secrets-key: %w", err)
 	}
-	k.log.Warn("made a key for secrets: keep a copy, for secrets cannot be read without it; "+
-		"other servers on this database need the same, as PREVIEWD_SECRETS_KEY", "file", path)
+	k.log.Warn("made a key for secrets: keep a copy, for secrets cannot be read without it", "file", path)
 	return key, nil
 }
 

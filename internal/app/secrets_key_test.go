@@ -37,6 +37,19 @@ func TestSecretsKeyIsMadeOnce(t *testing.T) {
 	require.Len(t, entries, 1, "and nothing is left beside it")
 }
 
+// Servers that share a database would make two, so they make none.
+func TestSecretsKeyOfPostgresIsGiven(t *testing.T) {
+	t.Parallel()
+	cfg := config.Config{Data: t.TempDir(), DatabaseURL: "postgres://localhost/previewd"}
+	_, err := keyOf(cfg).get(true)
+	require.ErrorContains(t, err, "PostgreSQL")
+	require.NoFileExists(t, cfg.SecretsKeyPath())
+	require.NoError(t, os.WriteFile(cfg.SecretsKeyPath(), []byte(strings.Repeat("0a", 32)+"\n"), 0o600))
+	key, err := keyOf(cfg).get(true)
+	require.NoError(t, err)
+	require.Len(t, key, 32)
+}
+
 // A file that is no key is not replaced, nor told.
 func TestSecretsKeyThatIsNone(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,7 @@ type Config struct {
 	AllowSharedDomain bool          `help:"Let previews share the API's registrable domain. Their scripts can then reach its cookies." env:"PREVIEWD_ALLOW_SHARED_DOMAIN"`
 	ServiceToken      string        `help:"Service token. Default on loopback: one made in the data folder." env:"PREVIEWD_SERVICE_TOKEN" placeholder:"TOKEN"`
 	LegacyToken       string        `help:"Second service token, whose requests may bring project ids of their own. Deprecated: for clients that are being moved." env:"PREVIEWD_LEGACY_TOKEN" placeholder:"TOKEN"`
-	SecretsKey        string        `help:"Key that secrets of projects are encrypted with: 32 bytes in hex or base64. Servers that share a database must have the same. Default: one made in the data folder when the first secret is stored." env:"PREVIEWD_SECRETS_KEY" placeholder:"KEY"`
+	SecretsKey        string        `help:"Key that secrets of projects are encrypted with: 32 bytes in hex or base64. Servers that share a database must have the same. Default: the data folder's secrets-key, which is made when the first secret is stored; on PostgreSQL none is made." env:"PREVIEWD_SECRETS_KEY" placeholder:"KEY"`
 	Builds            int           `help:"Builds at once; -1 runs none and leaves them to other servers. Default: the number of CPUs." env:"PREVIEWD_BUILDS" default:"0" placeholder:"N"`
 	QueuePerUser      int           `help:"Builds of one user that may wait." env:"PREVIEWD_QUEUE_PER_USER" default:"1000" placeholder:"N"`
 	QueueTotal        int           `help:"Builds that may wait in all." env:"PREVIEWD_QUEUE_TOTAL" default:"100000" placeholder:"N"`
