@@ -26,6 +26,9 @@ func TestContainerBuild(t *testing.T) {
 	for _, kind := range []string{previewd.RunnerDocker, previewd.RunnerGVisor} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
+			if testing.Short() && kind == previewd.RunnerDocker {
+				t.Skip("SKIPPED with -short: an engine and an image take long")
+			}
 			setupNPM(t) // skips where nothing can be built
 			b := setupNPM(t, inContainers(t, kind))
 			want := map[string]string{previewd.RunnerDocker: sandbox.LevelNamespace, previewd.RunnerGVisor: sandbox.LevelGVisor}[kind]

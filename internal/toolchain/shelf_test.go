@@ -186,6 +186,9 @@ func TestShelf(t *testing.T) {
 // Of builds that want the same at once one fetches.
 func TestShelfAtOnce(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: it lays out several toolchains")
+	}
 	needNode(t)
 	r := startNodeRegistry(t, "22.14.0")
 	dir := t.TempDir()
@@ -247,6 +250,9 @@ func TestShelfHasNoNewer(t *testing.T) {
 // Nobody who wants what is there waits for what is being fetched.
 func TestShelfFetchesBesideOthers(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: it lays out several toolchains")
+	}
 	needNode(t)
 	r := startNodeRegistry(t, "22.13.0", "22.14.0")
 	r.slow = make(chan struct{})
@@ -311,6 +317,9 @@ func TestShelfRefuses(t *testing.T) {
 // A process that dies while it lays a toolchain out leaves nothing that counts.
 func TestShelfKilled(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: it lays out several toolchains")
+	}
 	needNode(t)
 	r := startNodeRegistry(t, "22.14.0")
 	dir := filepath.Join(t.TempDir(), "toolchains")
