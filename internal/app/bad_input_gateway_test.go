@@ -16,7 +16,7 @@ import (
 	"github.com/previewd/previewd/internal/testkit"
 )
 
-var everyBadUser = flag.Int("every-bad-user", 200, "TestBadInputOfUsersGetsProblems sends one of so many bad requests; 1 sends all")
+var everyBadUser = flag.Int("every-bad-user", 300, "TestBadInputOfUsersGetsProblems sends one of so many bad requests; 1 sends all")
 
 // As TestBadInputGetsProblems, for what users and operators send.
 func TestBadInputOfUsersGetsProblems(t *testing.T) {

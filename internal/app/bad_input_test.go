@@ -28,7 +28,7 @@ import (
 )
 
 // everyBad chooses which of the cases run: all of them, or one of so many.
-var everyBad = flag.Int("every-bad", 40, "TestBadInputGetsProblems sends one of so many bad requests; 1 sends all")
+var everyBad = flag.Int("every-bad", 80, "TestBadInputGetsProblems sends one of so many bad requests; 1 sends all")
 
 var badRoute = flag.String("bad-route", "", "only the bad requests of this operation id are sent")
 

@@ -157,6 +157,9 @@ func each(t *testing.T, test func(t *testing.T, b *bench)) {
 
 func setup(t testing.TB, name string) *bench {
 	t.Helper()
+	if testing.Short() && !strings.HasPrefix(t.Name(), "TestProbe") {
+		t.Skip("SKIPPED with -short: make race runs it")
+	}
 	machine.Do(func() { machine.err = prepareMachine(context.Background()) })
 	if errors.Is(machine.err, toolchain.ErrMissing) {
 		t.Skipf("SKIPPED: no toolchain: %v", machine.err)
