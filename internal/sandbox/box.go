@@ -24,7 +24,7 @@ const LevelGVisor = "gvisor"
 type Limits struct {
 	Memory    int64 // bytes, with the files that are written
 	Processes int64 // and threads
-	CPUs      int   // hundredths of one
+	CPUs      int   // hundredths of one; 0 is no bound, and a full share
 	Disk      int64 // bytes of the workspace, the home and temporary files together
 	Inodes    int64 // and their number
 	FileSize  int64 // bytes of one file

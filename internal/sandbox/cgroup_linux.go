@@ -58,13 +58,23 @@ func (g *group) limit(l Limits) error {
 	if g.v2 {
 		return errors.Join(
 			g.write("", "memory.max", l.Memory), g.writeIfThere("", "memory.swap.max", 0), g.write("", "memory.oom.group", 1),
-			g.write("", "pids.max", l.Processes),
-			g.writeText("", "cpu.max", fmt.Sprintf("%d 100000", l.CPUs*1000)), g.write("", "cpu.weight", 25)) // of 100, as 256 of 1024 below
+			g.write("", "pids.max", l.Processes), g.limitCPU(l))
 	}
 	return errors.Join(
 		g.write("memory", "memory.limit_in_bytes", l.Memory), g.writeIfThere("memory", "memory.memsw.limit_in_bytes", l.Memory),
 		g.writeIfThere("memory", "memory.kmem.tcp.limit_in_bytes", l.Memory/8),
-		g.write("pids", "pids.max", l.Processes),
+		g.write("pids", "pids.max", l.Processes), g.limitCPU(l))
+}
+
+// limitCPU bounds the CPU, and lets everything else on the machine go first.
+func (g *group) limitCPU(l Limits) error {
+	switch {
+	case l.CPUs == 0:
+		return nil
+	case g.v2:
+		return errors.Join(g.writeText("", "cpu.max", fmt.Sprintf("%d 100000", l.CPUs*1000)), g.write("", "cpu.weight", 25)) // of 100, as 256 of 1024 below
+	}
+	return errors.Join(
 		g.write("cpu", "cpu.cfs_period_us", 100_000), g.write("cpu", "cpu.cfs_quota_us", int64(l.CPUs)*1000), g.write("cpu", "cpu.shares", 256))
 }
 
