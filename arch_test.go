@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/fault":     {},
 	"client":             {""},
 	"internal/artifact":  {""},
+	"internal/boxtest":   {"internal/sandbox"},
 	"internal/config":    {""},
 	"internal/detect":    {""},
 	"internal/event":     {},
@@ -73,7 +74,7 @@ var mayUse = map[string][]string{
 	"github.com/pressly/goose/v3":         {"internal/store"},
 	"github.com/prometheus/client_golang": {"internal/app"},
 	"github.com/rs/cors":                  {"internal/app"},
-	"github.com/stretchr/testify":         {"internal/testkit"},
+	"github.com/stretchr/testify":         {"internal/boxtest", "internal/testkit"},
 	"github.com/tailscale/hujson":         {"internal/runner"},
 	"github.com/tmaxmax/go-sse":           {"client"},
 	"github.com/vbauerster/mpb/v8":        {"internal/cli"},
@@ -183,11 +184,12 @@ func usersOf(path string) []string {
 func TestTestHelpersStayInTests(t *testing.T) {
 	t.Parallel()
 	for _, s := range sources(t) {
-		if s.test || s.dir == "internal/testkit" {
+		if s.test || s.dir == "internal/testkit" || s.dir == "internal/boxtest" {
 			continue
 		}
 		require.NotContains(t, s.imports(), "testing", s.path)
 		require.NotContains(t, s.imports(), module+"/internal/testkit", s.path)
+		require.NotContains(t, s.imports(), module+"/internal/boxtest", s.path)
 	}
 }
 

@@ -140,7 +140,7 @@ func packTree(tb testing.TB, dir string) []byte {
 	tb.Helper()
 	var packed bytes.Buffer
 	w := tar.NewWriter(&packed)
-	for name, text := range treeOf(tb, dir) {
+	for name, text := range filesOf(tb, dir) {
 		require.NoError(tb, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}))
 		_, err := w.Write(text)
 		require.NoError(tb, err)

@@ -162,20 +162,6 @@ func npmIn(dir string, argv ...string) (out []byte, err error) {
 	return cmd.CombinedOutput()
 }
 
-// treeOf reads a folder.
-func treeOf(tb testing.TB, dir string) previewd.Files {
-	tb.Helper()
-	files := previewd.Files{}
-	require.NoError(tb, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		files[name], err = os.ReadFile(filepath.Join(dir, name))
-		return err
-	}))
-	return files
-}
-
 // inSandbox is metadata that has the tree's own build run.
 var inSandbox = map[string]any{"build": map[string]any{"runner": previewd.RunnerSandbox}}
 
@@ -205,6 +191,7 @@ func buildAgain(t testing.TB, addr, dir, projectID string) *previewd.Build {
 	return awaitBuild(t, addr, b.ID)
 }
 
+// filesOf reads a folder.
 func filesOf(t testing.TB, dir string) previewd.Files {
 	t.Helper()
 	files := previewd.Files{}

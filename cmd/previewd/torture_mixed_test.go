@@ -36,8 +36,8 @@ func mixedKinds(t *testing.T, pack string) []kind {
 	return []kind{
 		{previewd.Files{"index.html": []byte("<h1>static</h1>")}, previewd.BuildCompleted},
 		{manyModules(), previewd.BuildCompleted},
-		{treeOf(t, plain), previewd.BuildCompleted},
-		{treeOf(t, own), previewd.BuildCompleted},
+		{filesOf(t, plain), previewd.BuildCompleted},
+		{filesOf(t, own), previewd.BuildCompleted},
 		{previewd.Files{"index.html": []byte(`<script type="module" src="/main.ts"></script>`), "main.ts": []byte("const =")}, previewd.BuildFailed},
 		{previewd.Files{
 			"package.json": []byte(`{"name":"x","private":true,"scripts":{"build":"sleep 1; exit 3"}}`), "index.html": []byte("x"),

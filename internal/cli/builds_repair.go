@@ -69,13 +69,8 @@ func (c *buildsRepairCmd) Run(e *env) error {
 		return err
 	}
 	req := previewd.RepairBuildRequest{BuildID: c.Build, Prompt: c.Prompt, Remove: c.Remove, IdempotencyKey: c.Key}
-	if c.Dir != "" {
-		gathered, err := gather(c.Dir)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(e.streams.Err, gathered.summary(c.Dir))
-		req.TemplateFiles = gathered.files
+	if req.TemplateFiles, err = e.filesIn(c.Dir); err != nil {
+		return err
 	}
 	build, err := server.RepairBuild(e.ctx, req)
 	if err != nil {

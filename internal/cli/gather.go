@@ -30,6 +30,19 @@ var neverSent = map[string]bool{".git": true, ".hg": true, ".svn": true, "node_m
 // maxSend bounds what is read into memory; the server says so more exactly.
 const maxSend = 64 << 20
 
+// filesIn reads a folder that a command was given, and tells what it sends; "" is none.
+func (e *env) filesIn(dir string) (previewd.Files, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	g, err := gather(dir)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintln(e.streams.Err, g.summary(dir))
+	return g.files, nil
+}
+
 // gather reads a folder. It honours .gitignore files at every level and does
 // not follow links.
 func gather(dir string) (*gathered, error) {

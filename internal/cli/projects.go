@@ -57,13 +57,8 @@ func (c *projectsCreateCmd) Run(e *env) error {
 	if c.Template != "" {
 		req.Metadata = map[string]any{"template": c.Template}
 	}
-	if c.Dir != "" {
-		gathered, err := gather(c.Dir)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(e.streams.Err, gathered.summary(c.Dir))
-		req.TemplateFiles = gathered.files
+	if req.TemplateFiles, err = e.filesIn(c.Dir); err != nil {
+		return err
 	}
 	preview, err := server.CreatePreview(e.ctx, req)
 	if err != nil {

@@ -49,7 +49,7 @@ type agent struct {
 	root   bool        // of gVisor's kernel, which tasks are not
 	thread chan func() // then: what is to be done on the one that starts tasks
 	tasks  *sandbox.Tasks
-	counts *counters
+	group  *sandbox.Group // the container's own
 }
 
 func (a *agent) run() error {
@@ -108,7 +108,7 @@ func nextLine(lines *bufio.Scanner, message any) error {
 
 // prepare makes all ready that tasks find.
 func (a *agent) prepare() (err error) {
-	a.counts = newCounters()
+	a.group = sandbox.GroupInside()
 	if a.tasks, err = sandbox.NewTasks(); err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (a *agent) runTask(t sandbox.Task, conn *net.UnixConn) (reply, error) {
 		_, _ = io.Copy(conn, read)
 		read.Close() // who goes on writing is told
 	}()
-	before, watch := a.counts.events(), a.counts.watch()
+	before, watch := a.group.Events(), watchProcesses(a.group)
 	code := 0
 	err = a.onThread(func() error {
 		code = a.tasks.Run(t, write)
@@ -245,10 +245,10 @@ func (a *agent) runTask(t sandbox.Task, conn *net.UnixConn) (reply, error) {
 	})
 	write.Close()
 	<-copied
-	after, met := a.counts.events(), watch()
-	usage := a.counts.usage()
+	after, met := a.group.Events(), watch()
+	usage := a.group.Usage()
 	return reply{
 		Code: code, CPU: usage.CPU, Memory: usage.Memory,
-		OutOfMemory: after.killed > before.killed, ProcessesBound: met || after.refused > before.refused,
+		OutOfMemory: after.Killed > before.Killed, ProcessesBound: met || after.Refused > before.Refused,
 	}, err
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/previewd/previewd/internal/boxtest"
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
@@ -251,19 +251,9 @@ func (l *listener) Write(p []byte) (int, error) {
 // The kernel's other doors are closed, those of the 32-bit interface too.
 func TestSystemCallsAreFiltered(t *testing.T) {
 	t.Parallel()
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		t.Skip("SKIPPED: gcc is not installed")
-	}
-	program := filepath.Join(t.TempDir(), "calls")
-	out, err := exec.Command(gcc, "-static", "-o", program, "../sandbox/testdata/calls.c").CombinedOutput()
-	if err != nil {
-		t.Skipf("SKIPPED: cannot compile a static program: %s", out)
-	}
-	raw, err := os.ReadFile(program)
-	require.NoError(t, err)
+	program := boxtest.CallsProgram(t)
 	each(t, func(t *testing.T, b *bench) {
-		box := b.open(t, func(c *sandbox.BoxConfig) { c.Source = tarOf(t, map[string]string{"calls": string(raw)}) })
+		box := b.open(t, func(c *sandbox.BoxConfig) { c.Source = tarOf(t, map[string]string{"calls": program}) })
 		end, text := run(t, box, sh(`chmod +x calls && ./calls`))
 		require.NotContains(t, text, "allowed")
 		require.Greater(t, strings.Count(text, "denied"), 15, text)

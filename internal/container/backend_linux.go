@@ -72,18 +72,14 @@ func (b *Backend) Probe(ctx context.Context, cfg sandbox.BoxConfig) sandbox.Repo
 	if err != nil {
 		return refused(box.broken(ctx, err))
 	}
-	report.Checks = slices.Concat(answer.Checks, box.machine.check(ctx, cfg.Limits))
 	if answer.GVisor {
 		report.Level = sandbox.LevelGVisor
 	}
+	checks := slices.Concat(answer.Checks, box.machine.check(ctx, cfg.Limits))
 	if b.gvisor() {
-		report.Checks = append(report.Checks, sandbox.Check{Name: "the kernel is gVisor's", OK: answer.GVisor})
+		checks = append(checks, sandbox.Check{Name: "the kernel is gVisor's", OK: answer.GVisor})
 	}
-	for _, c := range report.Checks {
-		if !c.OK {
-			report.Level, report.Reason = sandbox.LevelProcess, fmt.Sprintf("the container does not hold: %s (%s)", c.Name, c.Got)
-		}
-	}
+	report.Judge("container", checks)
 	return report
 }
 

@@ -3,8 +3,6 @@
 package container_test
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/previewd/previewd/internal/boxtest"
 	"github.com/previewd/previewd/internal/container"
 	"github.com/previewd/previewd/internal/sandbox"
 	"github.com/previewd/previewd/internal/toolchain"
@@ -197,32 +196,11 @@ func (b *bench) open(t testing.TB, change ...func(*sandbox.BoxConfig)) *containe
 	return box
 }
 
-func tarOf(t testing.TB, files map[string]string) io.Reader {
-	t.Helper()
-	var packed bytes.Buffer
-	w := tar.NewWriter(&packed)
-	for name, text := range files {
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}))
-		_, err := w.Write([]byte(text))
-		require.NoError(t, err)
-	}
-	require.NoError(t, w.Close())
-	return &packed
-}
-
-var env = []string{"PATH=/usr/bin", "HOME=" + sandbox.Home, "NODE_OPTIONS=--max-old-space-size=4096"}
-
-func sh(script string) []string { return []string{"sh", "-c", script} }
-
-func node(script string) []string { return []string{"node", "-e", script} }
-
-func run(t testing.TB, b *container.Box, argv []string) (sandbox.End, string) {
-	t.Helper()
-	var out bytes.Buffer
-	end, err := b.Run(t.Context(), sandbox.Task{Argv: argv, Env: env, Output: &out})
-	require.NoError(t, err, out.String())
-	return end, out.String()
-}
+// Short names of what tests of every kind of box share.
+var (
+	env, tarOf    = boxtest.Env, boxtest.Tar
+	sh, node, run = boxtest.Sh, boxtest.Node, boxtest.Run
+)
 
 func TestProbe(t *testing.T) {
 	t.Parallel()
@@ -272,8 +250,6 @@ func TestTasksRunOneAfterTheOther(t *testing.T) {
 		require.Error(t, err, "it has ended")
 	})
 }
-
-var _ = strings.TrimSpace
 
 // What goes wrong on this side ends the box: no later task gets another's answer.
 func TestErrorOnTheHostsSideEndsTheBox(t *testing.T) {

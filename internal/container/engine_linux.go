@@ -122,13 +122,14 @@ type dockerImage struct {
 
 // images lists those with a label.
 func (e *engine) images(ctx context.Context, label string) (list []dockerImage, err error) {
-	filters, err := json.Marshal(map[string][]string{"label": {label}})
-	if err != nil {
-		return nil, err
-	}
-	query := url.Values{"filters": {string(filters)}}
-	err = e.call(ctx, http.MethodGet, "/images/json?"+query.Encode(), nil, &list)
+	err = e.call(ctx, http.MethodGet, "/images/json?"+labelled(label).Encode(), nil, &list)
 	return list, err
+}
+
+// labelled is the query for what has a label.
+func labelled(label string) url.Values {
+	filters, _ := json.Marshal(map[string][]string{"label": {label}}) // of strings: it cannot fail
+	return url.Values{"filters": {string(filters)}}
 }
 
 // removeImage removes an image unless anything runs of it.
@@ -142,12 +143,9 @@ func (e *engine) removeImage(ctx context.Context, name string) error {
 
 // containers lists those with a label, running or not.
 func (e *engine) containers(ctx context.Context, label string) (ids []string, err error) {
-	filters, err := json.Marshal(map[string][]string{"label": {label}})
-	if err != nil {
-		return nil, err
-	}
 	var list []struct{ ID string }
-	query := url.Values{"all": {"true"}, "filters": {string(filters)}}
+	query := labelled(label)
+	query.Set("all", "true")
 	err = e.call(ctx, http.MethodGet, "/containers/json?"+query.Encode(), nil, &list)
 	for _, c := range list {
 		ids = append(ids, c.ID)

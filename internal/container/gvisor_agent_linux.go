@@ -8,11 +8,15 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/previewd/previewd/internal/sandbox"
 )
+
+// groupDir is where a container sees its own control group.
+const groupDir = "/sys/fs/cgroup/"
 
 // ownKernel makes of a container of gVisor's what takes root in it: there the first
 // process may be that, for it is nobody outside.
@@ -156,4 +160,33 @@ func isGVisor() bool {
 		return false
 	}
 	return strings.Contains(unix.ByteSliceToString(name.Release[:]), "gvisor")
+}
+
+// watchProcesses begins to look whether the bound on processes is met, or nearly so,
+// where the kernel does not count how often it was: gVisor's. The result ends that
+// and tells. It may miss what lasts a moment.
+func watchProcesses(g *sandbox.Group) (met func() bool) {
+	bound, counted := g.MaxProcesses()
+	if counted || bound == 0 {
+		return func() bool { return false }
+	}
+	stop, seen := make(chan struct{}), make(chan bool)
+	go func() {
+		every := time.NewTicker(5 * time.Millisecond)
+		defer every.Stop()
+		full := false
+		for {
+			select {
+			case <-stop:
+				seen <- full
+				return
+			case <-every.C:
+				full = full || g.Processes() >= bound-bound/16
+			}
+		}
+	}()
+	return func() bool {
+		close(stop)
+		return <-seen
+	}
 }

@@ -3,23 +3,21 @@
 package container_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/previewd/previewd/internal/boxtest"
 	"github.com/previewd/previewd/internal/container"
 	"github.com/previewd/previewd/internal/sandbox"
 )
@@ -41,34 +39,22 @@ func TestBoxDiesWithItsOwner(t *testing.T) {
 		cfg.Source = nil
 		raw, err := json.Marshal(ownerSpec{b.Config, cfg})
 		require.NoError(t, err)
-		owner := exec.Command("/proc/self/exe", roleOwner, string(raw))
-		out, err := owner.StdoutPipe()
-		require.NoError(t, err)
-		owner.Stderr = t.Output()
-		require.NoError(t, owner.Start())
-		t.Cleanup(func() {
-			_ = owner.Process.Kill()
-			_ = owner.Wait()
-		})
-		line := make([]byte, 6)
-		_, err = io.ReadFull(out, line)
-		require.NoError(t, err)
-		require.Equal(t, "alive\n", string(line))
-		mark := "previewd-container-" + strconv.Itoa(owner.Process.Pid)
+		owner := boxtest.StartOwner(t, roleOwner, string(raw))
+		mark := boxtest.OwnerMark(owner.Process.Pid)
 		if b.name == "docker" {
-			require.NotEmpty(t, processesWith(t, mark))
+			require.NotEmpty(t, boxtest.ProcessesWith(t, mark))
 		}
 		inside := b.containers(t)
 		if b.Kind == container.Docker {
 			require.Len(t, inside, 1)
 		} else {
-			require.NotEmpty(t, processesWith(t, cfg.WorkDir))
+			require.NotEmpty(t, boxtest.ProcessesWith(t, cfg.WorkDir))
 		}
 		began := time.Now()
 		require.NoError(t, owner.Process.Signal(syscall.SIGKILL))
 		_ = owner.Wait()
-		for len(processesWith(t, mark))+len(processesWith(t, cfg.WorkDir)) > 0 || b.running(t) > 0 {
-			require.Less(t, time.Since(began), 20*time.Second, "left: %v %v, %d containers", processesWith(t, mark), processesWith(t, cfg.WorkDir), b.running(t))
+		for len(boxtest.ProcessesWith(t, mark))+len(boxtest.ProcessesWith(t, cfg.WorkDir)) > 0 || b.running(t) > 0 {
+			require.Less(t, time.Since(began), 20*time.Second, "left: %v %v, %d containers", boxtest.ProcessesWith(t, mark), boxtest.ProcessesWith(t, cfg.WorkDir), b.running(t))
 			time.Sleep(20 * time.Millisecond)
 		}
 		row(t, "owner killed", "nothing runs on", fmt.Sprintf("%d ms", time.Since(began).Milliseconds()))
@@ -89,13 +75,10 @@ func ownBox(args []string) {
 	}
 	backend, err := container.New(s.Config)
 	if err == nil {
-		s.Box.Source = bytes.NewReader(make([]byte, 1024))
+		s.Box.Source = strings.NewReader("")
 		var box *container.Box
 		if box, err = backend.Open(context.Background(), s.Box); err == nil {
-			mark := "previewd-container-" + strconv.Itoa(os.Getpid())
-			_, err = box.Run(context.Background(), sandbox.Task{
-				Argv: sh("sleep 301 & sleep 302 & sh -c 'sleep 303 & sleep 303' & echo alive; while :; do sleep 304; done # " + mark), Env: append(env, "MARK="+mark), Output: os.Stdout,
-			})
+			_, err = box.Run(context.Background(), boxtest.Stay(os.Getpid()))
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
@@ -129,21 +112,3 @@ func (b *bench) engineContainers(t *testing.T, all bool) (ids []string) {
 
 func (b *bench) containers(t *testing.T) []string { return b.engineContainers(t, true) }
 func (b *bench) running(t *testing.T) int         { return len(b.engineContainers(t, false)) }
-
-// processesWith lists this machine's processes that have a text in their
-// environment or command.
-func processesWith(t *testing.T, text string) (pids []string) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, dir := range all {
-		for _, file := range []string{"environ", "cmdline"} {
-			raw, _ := os.ReadFile(filepath.Join(dir, file))
-			if bytes.Contains(raw, []byte(text)) {
-				pids = append(pids, filepath.Base(dir))
-				break
-			}
-		}
-	}
-	return pids
-}

@@ -197,7 +197,7 @@ func (p *packagesBuild) command(ctx context.Context, argv []string) (*previewd.F
 	p.denials.onTooMany(func() { stop(errDenied) })
 	end, err := p.box.Run(ctx, sandbox.Task{Argv: p.argv(argv), Env: append(p.env(), p.vars()...), Output: out})
 	out.flush()
-	p.addPackages(packagesOf(p.view.Fetched()))
+	p.addPackages(packagesOf(p.view.Fetched())...)
 	user := func(code, message, hint string) (*previewd.Failure, error) {
 		lines := meaningful(readable(out.tail.String()))
 		failure := bounded(previewd.Failure{

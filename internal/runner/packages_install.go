@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/previewd/previewd"
-	"github.com/previewd/previewd/internal/npm"
 	"github.com/previewd/previewd/internal/telemetry"
 )
 
@@ -154,22 +153,16 @@ func lenientInstall(argv []string) []string {
 	return nil
 }
 
-func (p *packagesBuild) tellFetched() { p.log.printf("%s", fetchedText(p.view.Fetched())) }
-
-func fetchedText(list []npm.Fetch) string {
-	var size int64
-	packages, cached := 0, 0
-	for _, f := range list {
-		if f.Integrity == "" {
-			continue // a list of versions
-		}
-		packages++
-		size += f.Bytes
-		if f.Cached {
+func (p *packagesBuild) tellFetched() {
+	list := packagesOf(p.view.Fetched())
+	size, cached := int64(0), 0
+	for _, p := range list {
+		size += p.Bytes
+		if p.Cached {
 			cached++
 		}
 	}
-	return fmt.Sprintf("fetched %d packages, %.1f MB, %d of them from the cache", packages, float64(size)/1e6, cached)
+	p.log.printf("fetched %d packages, %.1f MB, %d of them from the cache", len(list), float64(size)/1e6, cached)
 }
 
 // keepModules has the packages that were just installed kept for later builds. A

@@ -24,7 +24,7 @@ func (j *job) useKept() {
 		j.cache = "hit"
 		for _, p := range j.kept.info.Packages {
 			p.Cached = true
-			j.addPackages([]previewd.Package{p})
+			j.addPackages(p)
 		}
 	}
 	j.log.printf("packages: as they were installed before, which took %.1f s", j.kept.info.Took.Seconds())

@@ -10,7 +10,7 @@ import (
 )
 
 // addPackages notes what the build is made with.
-func (j *job) addPackages(list []previewd.Package) {
+func (j *job) addPackages(list ...previewd.Package) {
 	if j.packages == nil {
 		j.packages = map[string]previewd.Package{}
 	}

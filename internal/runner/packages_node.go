@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +77,7 @@ func (p *packagesBuild) nodeFailed(f previewd.Failure) error {
 // prove runs the programs of a toolchain in a box: the registry's were never run,
 // and the host does not run them.
 func (p *packagesBuild) prove(ctx context.Context, root string) (node, npm string, err error) {
-	box, err := p.with.Open(ctx, sandbox.BoxConfig{Executable: p.Executable, Root: root, Source: emptyTar(), Limits: p.with.Limits, UID: p.with.UID, WorkDir: p.dir})
+	box, err := p.with.Open(ctx, sandbox.BoxConfig{Executable: p.Executable, Root: root, Source: strings.NewReader(""), Limits: p.with.Limits, UID: p.with.UID, WorkDir: p.dir})
 	if err != nil {
 		return "", "", p.setupError(ctx, "cannot start the sandbox", err)
 	}
@@ -98,6 +97,3 @@ func (p *packagesBuild) prove(ctx context.Context, root string) (node, npm strin
 	npm, err = said("npm", "--version")
 	return strings.TrimPrefix(node, "v"), npm, err
 }
-
-// emptyTar is a tree without a file.
-func emptyTar() *bytes.Reader { return bytes.NewReader(make([]byte, 1024)) }

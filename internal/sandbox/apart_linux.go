@@ -27,25 +27,11 @@ func refusesNamespaces(err error) bool {
 	return false
 }
 
-// bounds is a control group, or none.
-type bounds struct{ *group }
-
-func newBounds(limits *Limits) bounds {
+// boundsOf returns a group with limits, or none where there is none to be had.
+func boundsOf(limits *Limits) *group {
 	if limits == nil {
-		return bounds{}
-	}
-	g, err := newGroup(*limits)
-	if err != nil {
-		return bounds{} // there are none to be had
-	}
-	return bounds{g}
-}
-
-func (b bounds) add(pid int) error {
-	if b.group == nil {
 		return nil
 	}
-	return b.group.add(pid)
+	g, _ := newGroup(*limits)
+	return g
 }
-
-func (b bounds) outOfMemory() bool { return b.events().killed > 0 }

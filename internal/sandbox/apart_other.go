@@ -8,13 +8,13 @@ func setApart(*syscall.SysProcAttr) {}
 
 func refusesNamespaces(error) bool { return false }
 
-// bounds are none here.
-type bounds struct{}
+// group bounds nothing here.
+type group struct{}
 
-func newBounds(*Limits) bounds { return bounds{} }
+func boundsOf(*Limits) *group { return nil }
 
-func (bounds) add(int) error { return nil }
+func (*group) add(int) error { return nil }
 
-func (bounds) outOfMemory() bool { return false }
+func (*group) outOfMemory() bool { return false }
 
-func (bounds) remove() {}
+func (*group) remove() {}

@@ -108,6 +108,16 @@ type Report struct {
 // OK reports whether strangers' code may run in a box here.
 func (r Report) OK() bool { return r.Level == LevelNamespace || r.Level == LevelGVisor }
 
+// Judge takes what was checked of a box. One that does not hold to all of it is none.
+func (r *Report) Judge(box string, checks []Check) {
+	r.Checks = checks
+	for _, c := range checks {
+		if !c.OK {
+			r.Level, r.Reason = LevelProcess, fmt.Sprintf("the %s does not hold: %s (%s)", box, c.Name, c.Got)
+		}
+	}
+}
+
 // ErrUnavailable says that this machine allows no box.
 var ErrUnavailable = errors.New("the sandbox is not available on this machine")
 

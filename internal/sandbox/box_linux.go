@@ -88,9 +88,7 @@ func (b *Box) open(ctx context.Context, cfg BoxConfig) (err error) {
 		return err
 	}
 	defer context.AfterFunc(ctx, b.kill)()
-	if b.group != nil {
-		err = b.group.add(b.command.Process.Pid)
-	}
+	err = b.group.add(b.command.Process.Pid)
 	fed := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(feed, cfg.Source)
@@ -265,7 +263,7 @@ func (b *Box) Run(ctx context.Context, t Task) (End, error) {
 		return End{}, context.Cause(ctx)
 	}
 	after := b.group.events()
-	end := End{Code: reply.Code, OutOfMemory: after.killed > before.killed, ProcessesBound: after.refused > before.refused}
+	end := End{Code: reply.Code, OutOfMemory: after.Killed > before.Killed, ProcessesBound: after.Refused > before.Refused}
 	if err != nil && end.OutOfMemory {
 		end.Code, err = 128+int(unix.SIGKILL), nil // the kernel has taken the whole box
 	}
@@ -371,13 +369,7 @@ func Probe(ctx context.Context, cfg BoxConfig) Report {
 	if _, err := b.receive(&reply); err != nil {
 		return refused(err)
 	}
-	report.Checks = append(report.Checks, reply.Checks...)
-	report.Checks = append(report.Checks, b.group.check(cfg.Limits))
-	for _, c := range report.Checks {
-		if !c.OK {
-			report.Level, report.Reason = LevelProcess, fmt.Sprintf("the sandbox does not hold: %s (%s)", c.Name, c.Got)
-		}
-	}
+	report.Judge("sandbox", append(reply.Checks, b.group.check(cfg.Limits)))
 	return report
 }
 

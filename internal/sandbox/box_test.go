@@ -3,8 +3,6 @@
 package sandbox_test
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/previewd/previewd/internal/boxtest"
 	"github.com/previewd/previewd/internal/sandbox"
 	"github.com/previewd/previewd/internal/toolchain"
 )
@@ -69,19 +68,6 @@ func config(t testing.TB) sandbox.BoxConfig {
 	return sandbox.BoxConfig{Root: tools.Root, Limits: sandbox.DefaultLimits(), Source: tarOf(t, nil)}
 }
 
-func tarOf(t testing.TB, files map[string]string) io.Reader {
-	t.Helper()
-	var packed bytes.Buffer
-	w := tar.NewWriter(&packed)
-	for name, text := range files {
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}))
-		_, err := w.Write([]byte(text))
-		require.NoError(t, err)
-	}
-	require.NoError(t, w.Close())
-	return &packed
-}
-
 // open opens a box, or skips the test where there can be none.
 func open(t testing.TB, cfg sandbox.BoxConfig) *sandbox.Box {
 	t.Helper()
@@ -94,19 +80,11 @@ func open(t testing.TB, cfg sandbox.BoxConfig) *sandbox.Box {
 	return b
 }
 
-var env = []string{"PATH=/usr/bin", "HOME=" + sandbox.Home, "NODE_OPTIONS=--max-old-space-size=4096"}
-
-func sh(script string) []string { return []string{"sh", "-c", script} }
-
-func node(script string) []string { return []string{"node", "-e", script} }
-
-func run(t testing.TB, b *sandbox.Box, argv []string) (sandbox.End, string) {
-	t.Helper()
-	var out bytes.Buffer
-	end, err := b.Run(t.Context(), sandbox.Task{Argv: argv, Env: env, Output: &out})
-	require.NoError(t, err, out.String())
-	return end, out.String()
-}
+// Short names of what tests of every kind of box share.
+var (
+	env, tarOf    = boxtest.Env, boxtest.Tar
+	sh, node, run = boxtest.Sh, boxtest.Node, boxtest.Run
+)
 
 func TestProbe(t *testing.T) {
 	cfg := config(t)
@@ -335,19 +313,9 @@ func requireNothingLeft(t *testing.T) {
 // The kernel's other doors are closed, those of the 32-bit interface too.
 func TestSystemCallsAreFiltered(t *testing.T) {
 	t.Parallel()
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		t.Skip("SKIPPED: gcc is not installed")
-	}
-	program := filepath.Join(t.TempDir(), "calls")
-	out, err := exec.Command(gcc, "-static", "-o", program, "testdata/calls.c").CombinedOutput()
-	if err != nil {
-		t.Skipf("SKIPPED: cannot compile a static program: %s", out)
-	}
-	raw, err := os.ReadFile(program)
-	require.NoError(t, err)
+	program := boxtest.CallsProgram(t)
 	cfg := config(t)
-	cfg.Source = tarOf(t, map[string]string{"calls": string(raw)})
+	cfg.Source = tarOf(t, map[string]string{"calls": program})
 	b := open(t, cfg)
 	end, text := run(t, b, sh(`chmod +x calls && ./calls`))
 	require.NotContains(t, text, "allowed")

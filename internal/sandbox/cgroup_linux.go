@@ -117,19 +117,9 @@ func ownGroups() (map[string]string, error) {
 }
 
 func findOwnGroups() (map[string]string, error) {
-	raw, err := os.ReadFile("/proc/self/cgroup") // cgroups(7): number:controllers:path
+	paths, err := groupPaths("self")
 	if err != nil {
 		return nil, err
-	}
-	paths := map[string]string{}
-	for line := range strings.Lines(string(raw)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) < 3 {
-			continue
-		}
-		for controller := range strings.SplitSeq(parts[1], ",") {
-			paths[controller] = parts[2]
-		}
 	}
 	controllers, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 	if err == nil && strings.Contains(string(controllers), "memory") {
@@ -260,6 +250,9 @@ func sweepGroups(parents map[string]string) error {
 
 // add puts a process into the group, and so all that it will start.
 func (g *group) add(pid int) error {
+	if g == nil {
+		return nil
+	}
 	for controller := range g.dirs {
 		if err := g.write(controller, "cgroup.procs", int64(pid)); err != nil {
 			return fmt.Errorf("cannot put a build into its control group: %w", err)
@@ -268,33 +261,46 @@ func (g *group) add(pid int) error {
 	return nil
 }
 
-// groupEvents count what the bounds have done.
-type groupEvents struct{ killed, refused int64 }
+// GroupEvents count what the bounds of a group have done.
+type GroupEvents struct {
+	Killed  int64 // processes, for their memory
+	Refused int64 // starts of processes
+}
 
-func (g *group) events() (e groupEvents) {
+func (g *group) events() (e GroupEvents) {
 	switch {
 	case g == nil:
 	case g.v2:
-		e.killed, e.refused = g.field("", "memory.events", "oom_kill"), g.field("", "pids.events", "max")
+		e.Killed, e.Refused = g.field("", "memory.events", "oom_kill"), g.field("", "pids.events", "max")
 	default:
-		e.killed, e.refused = g.field("memory", "memory.oom_control", "oom_kill"), g.field("pids", "pids.events", "max")
+		e.Killed, e.Refused = g.field("memory", "memory.oom_control", "oom_kill"), g.field("pids", "pids.events", "max")
 	}
 	return e
 }
 
+// pids returns the controller of processes.
+func (g *group) pids() string {
+	if g.v2 {
+		return ""
+	}
+	return "pids"
+}
+
 // field reads a number of a file of names with numbers; name "" is a file of one
-// number.
+// number. It is 0 where there is none.
 func (g *group) field(controller, file, name string) int64 {
 	raw, _ := os.ReadFile(filepath.Join(g.dirs[controller], file))
 	for line := range strings.Lines(string(raw)) {
 		words := strings.Fields(line)
-		if name == "" || len(words) == 2 && words[0] == name {
+		if len(words) == 1 && name == "" || len(words) == 2 && words[0] == name {
 			n, _ := strconv.ParseInt(words[len(words)-1], 10, 64)
 			return n
 		}
 	}
 	return 0
 }
+
+func (g *group) outOfMemory() bool { return g.events().Killed > 0 }
 
 func (g *group) usage() Usage {
 	switch {
@@ -314,9 +320,9 @@ func (g *group) check(l Limits) Check {
 	if g == nil {
 		return Check{Name: "memory and processes are bounded", OK: true, Got: "no, and that was allowed"}
 	}
-	memory, pids := g.field("memory", "memory.limit_in_bytes", ""), g.field("pids", "pids.max", "")
+	memory, pids := g.field("memory", "memory.limit_in_bytes", ""), g.field(g.pids(), "pids.max", "")
 	if g.v2 {
-		memory, pids = g.field("", "memory.max", ""), g.field("", "pids.max", "")
+		memory = g.field("", "memory.max", "")
 	}
 	return Check{
 		Name: "memory and processes are bounded", OK: memory <= l.Memory && memory > 0 && pids == l.Processes,

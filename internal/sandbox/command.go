@@ -47,7 +47,7 @@ func Run(ctx context.Context, c Command) (Exit, error) {
 	defer runtime.UnlockOSThread()
 
 	apart := c.Limits != nil
-	bounds := newBounds(c.Limits)
+	bounds := boundsOf(c.Limits)
 	defer bounds.remove()
 	cmd, err := c.start(ctx, bounds, apart)
 	if err != nil && apart && refusesNamespaces(err) {
@@ -72,7 +72,7 @@ func Run(ctx context.Context, c Command) (Exit, error) {
 }
 
 // start starts the command and bounds it before it gets its input.
-func (c Command) start(ctx context.Context, bounds bounds, apart bool) (*exec.Cmd, error) {
+func (c Command) start(ctx context.Context, bounds *group, apart bool) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Args[0] = os.Args[0] // a path like /proc/self/exe is no name
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, c.Stdout, c.Stderr

@@ -27,21 +27,37 @@ func NewGroup(limits Limits) (*Group, error) {
 
 // GroupOf returns the group that somebody else has put a process into, to look at.
 func GroupOf(pid int) (*Group, error) {
-	paths, err := groupPaths(pid)
+	paths, err := groupPaths(strconv.Itoa(pid))
 	if err != nil {
 		return nil, err
 	}
-	if path, ok := paths["memory"]; ok {
-		return &Group{&group{dirs: map[string]string{
-			"memory": filepath.Join(cgroupRoot, "memory", path), "cpuacct": filepath.Join(cgroupRoot, "cpuacct", paths["cpuacct"]),
-		}}}, nil
-	}
-	return &Group{&group{v2: true, dirs: map[string]string{"": filepath.Join(cgroupRoot, paths[""])}}}, nil
+	_, v1 := paths["memory"]
+	return &Group{groupAt(paths, !v1)}, nil
 }
 
-// groupPaths returns the groups that a process is in, by controller: cgroups(7).
-func groupPaths(pid int) (map[string]string, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+// GroupInside returns the group of the container that this process runs in, to look
+// at. Not every runtime shows one, and all counts are 0 then.
+func GroupInside() *Group {
+	_, err := os.Stat(filepath.Join(cgroupRoot, "memory.events"))
+	return &Group{groupAt(nil, err == nil)}
+}
+
+// groupAt returns the group with these paths, by controller.
+func groupAt(paths map[string]string, v2 bool) *group {
+	if v2 {
+		return &group{v2: true, dirs: map[string]string{"": filepath.Join(cgroupRoot, paths[""])}}
+	}
+	g := &group{dirs: map[string]string{}}
+	for _, controller := range []string{"memory", "pids", "cpuacct"} {
+		g.dirs[controller] = filepath.Join(cgroupRoot, controller, paths[controller])
+	}
+	return g
+}
+
+// groupPaths returns the groups that a process is in, by controller. Its name in
+// /proc is a number, or self.
+func groupPaths(process string) (map[string]string, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", process, "cgroup")) // cgroups(7): number:controllers:path
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +76,20 @@ func groupPaths(pid int) (map[string]string, error) {
 func (g *Group) Add(pid int) error { return g.group.add(pid) }
 
 // OutOfMemory reports whether the kernel has killed a process for its memory.
-func (g *Group) OutOfMemory() bool { return g.group.events().killed > 0 }
+func (g *Group) OutOfMemory() bool { return g.group.outOfMemory() }
+
+// Events count what the bounds of the group have done so far.
+func (g *Group) Events() GroupEvents { return g.group.events() }
+
+// Processes returns how many are in the group.
+func (g *Group) Processes() int64 { return g.group.field(g.group.pids(), "pids.current", "") }
+
+// MaxProcesses returns how many may be, 0 where nobody says, and whether Events count
+// how often one more was refused.
+func (g *Group) MaxProcesses() (most int64, counted bool) {
+	_, err := os.Stat(filepath.Join(g.group.dirs[g.group.pids()], "pids.events"))
+	return g.group.field(g.group.pids(), "pids.max", ""), err == nil
+}
 
 // Usage returns what the group has taken.
 func (g *Group) Usage() Usage { return g.group.usage() }

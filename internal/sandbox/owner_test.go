@@ -3,20 +3,18 @@
 package sandbox_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/previewd/previewd/internal/boxtest"
 	"github.com/previewd/previewd/internal/sandbox"
 )
 
@@ -38,24 +36,13 @@ func TestInheritedFilesStayOutside(t *testing.T) {
 func TestBoxDiesWithItsOwner(t *testing.T) {
 	cfg := config(t)
 	open(t, cfg).Close() // skips where there is none
-	owner := exec.Command("/proc/self/exe", roleOwner, cfg.Root)
-	out, err := owner.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, owner.Start())
-	t.Cleanup(func() {
-		_ = owner.Process.Kill()
-		_ = owner.Wait()
-	})
-	line := make([]byte, 6)
-	_, err = io.ReadFull(out, line)
-	require.NoError(t, err)
-	require.Equal(t, "alive\n", string(line))
-	mark := "previewd-sandbox-" + strconv.Itoa(owner.Process.Pid)
-	require.NotEmpty(t, processesWith(t, mark))
+	owner := boxtest.StartOwner(t, roleOwner, cfg.Root)
+	mark := boxtest.OwnerMark(owner.Process.Pid)
+	require.NotEmpty(t, boxtest.ProcessesWith(t, mark))
 	require.NoError(t, owner.Process.Signal(syscall.SIGKILL))
 	_ = owner.Wait()
 	deadline := time.Now().Add(10 * time.Second)
-	for len(processesWith(t, mark)) > 0 {
+	for len(boxtest.ProcessesWith(t, mark)) > 0 {
 		require.True(t, time.Now().Before(deadline), "processes are left")
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -71,7 +58,7 @@ func ownBox(root string) {
 		}
 		defer child.Process.Kill()
 	}
-	b, err := sandbox.Open(context.Background(), sandbox.BoxConfig{Root: root, Limits: sandbox.DefaultLimits(), Source: bytes.NewReader(make([]byte, 1024))})
+	b, err := sandbox.Open(context.Background(), sandbox.BoxConfig{Root: root, Limits: sandbox.DefaultLimits(), Source: strings.NewReader("")})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -80,28 +67,7 @@ func ownBox(root string) {
 		b.Close()
 		return
 	}
-	mark := "previewd-sandbox-" + strconv.Itoa(os.Getpid())
-	_, _ = b.Run(context.Background(), sandbox.Task{
-		Argv: sh("sleep 301 & sleep 302 & sh -c 'sleep 303 & sleep 303' & echo alive; while :; do sleep 304; done # " + mark), Env: append(env, "MARK="+mark), Output: os.Stdout,
-	})
-}
-
-// processesWith lists this machine's processes that have a text in their
-// environment or command.
-func processesWith(t *testing.T, text string) (pids []string) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, dir := range all {
-		for _, file := range []string{"environ", "cmdline"} {
-			raw, _ := os.ReadFile(filepath.Join(dir, file))
-			if bytes.Contains(raw, []byte(text)) {
-				pids = append(pids, filepath.Base(dir))
-				break
-			}
-		}
-	}
-	return pids
+	_, _ = b.Run(context.Background(), boxtest.Stay(os.Getpid()))
 }
 
 // A server that starts sweeps what dead ones have left, and takes nothing from one
