@@ -207,14 +207,17 @@ func (c *torture) checkActivated(rows map[string]*row) {
 	}
 }
 
-// mayFail refuses failed builds but those that have been lost as often as the
-// worker takes them up again: by 3 attempts, or by 25 claims when whole servers
-// die.
+// givenUp says whether a build has been lost as often as the worker takes it up
+// again: by 3 attempts, or by 25 claims when whole servers die.
+func (b *row) givenUp() bool {
+	return b.status == previewd.BuildFailed && b.class == string(previewd.FailureWorkerLost) && (b.attempt >= 3 || b.epoch >= 25)
+}
+
+// mayFail refuses failed builds but those that were given up.
 func (c *torture) mayFail(rows map[string]*row, classes ...string) {
 	c.Helper()
 	for _, b := range rows {
-		lost := b.class == string(previewd.FailureWorkerLost) && (b.attempt >= 3 || b.epoch >= 25)
-		if b.status == previewd.BuildFailed && !lost && !slices.Contains(classes, b.class) {
+		if b.status == previewd.BuildFailed && !b.givenUp() && !slices.Contains(classes, b.class) {
 			c.Errorf("failed for no reason: %+v", *b)
 		}
 		if b.attempt > 3 {

@@ -77,12 +77,17 @@ func TestFullDiskTakesNoNewBuilds(t *testing.T) {
 	require.Contains(t, body, "one")
 	status, _, body = s.call(http.MethodPost, "/v1/projects/"+first.ProjectID+"/builds", `{"templateFiles":{"index.html":"one"}}`, "Idempotency-Key", goodKey+"-next")
 	require.Equal(t, http.StatusCreated, status, "a tree that is stored already takes nothing: %s", body)
-	p, err := s.client().FindProject(t.Context(), first.ProjectID)
-	require.NoError(t, err)
-	require.Equal(t, previewd.BuildQueued, p.LatestBuild.Status, "it waits for room")
+	var waits previewd.Build
+	testkit.Eventually(t, "it waits for room, given back by a runner that was waiting for a build", func() bool {
+		p, err := s.client().FindProject(t.Context(), first.ProjectID)
+		require.NoError(t, err)
+		waits = p.LatestBuild
+		require.False(t, waits.Status.Terminal(), "there is no room to build it")
+		return waits.Status == previewd.BuildQueued
+	})
 
 	require.NoError(t, os.Remove(fill))
-	s.wait(p.LatestBuild.ID)
+	s.wait(waits.ID)
 	testkit.Eventually(t, "there is room again", func() bool {
 		status, _, _ = s.call(http.MethodPost, create, page(refused), "Idempotency-Key", goodKey+refused)
 		return status == http.StatusCreated

@@ -44,7 +44,7 @@ func OpenBrowser(tb testing.TB) *Browser {
 		chromedp.Flag("no-sandbox", os.Getuid() == 0))
 	allocator, stopProcess := chromedp.NewExecAllocator(context.Background(), options...)
 	tab, closeTab := chromedp.NewContext(allocator)
-	ctx, cancel := context.WithTimeout(tab, time.Minute)
+	ctx, cancel := context.WithTimeout(tab, 3*time.Minute)
 	tb.Cleanup(func() {
 		cancel()
 		closeTab()
@@ -88,9 +88,18 @@ func (b *Browser) Open(tb testing.TB, url, text string) {
 // WaitFor waits until the page shows a text.
 func (b *Browser) WaitFor(tb testing.TB, text string) {
 	tb.Helper()
+	var shown string
+	defer func() {
+		if tb.Failed() {
+			tb.Logf("the page shows %q; errors: %q", shown, b.Errors())
+		}
+	}()
 	Eventually(tb, "the page shows "+text, func() bool {
-		shown, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](`document.body.innerText.includes(`+strconv.Quote(text)+`)`))
-		return err == nil && shown
+		now, err := chromedp.Run(b.Context, chromedp.Evaluate[string](`document.body.innerText`))
+		if err == nil {
+			shown = now
+		}
+		return err == nil && strings.Contains(now, text)
 	})
 }
 
