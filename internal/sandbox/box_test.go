@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 		case roleOwner:
 			ownBox(os.Args[2])
 			os.Exit(0)
+		case roleParser:
+			parse(os.Args[2])
+			os.Exit(0)
 		case roleGuest:
 			runGuest(os.Args[2], os.Args[3], os.Args[4])
 		}

@@ -113,8 +113,8 @@ type Policy struct {
 
 // Levels of isolation, weakest first.
 const (
-	LevelProcess  = "process"          // killable, limited, no environment; the kernel guards no path
-	LevelLandlock = "process+landlock" // and the kernel refuses all paths but the policy's
+	LevelProcess  = "process"          // killable, limited, no environment; the kernel guards no path, or no system call
+	LevelLandlock = "process+landlock" // and the kernel refuses all paths but the policy's, programs, processes and sockets
 )
 
 // HeadBuffer keeps the first bytes that are written to it.

@@ -1,8 +1,10 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -21,9 +23,11 @@ const (
 	maxFiles    = 4096
 )
 
-// Confine limits the calling process, for ever, and returns the level reached.
-// A kernel without Landlock gives LevelProcess: the caller says so on what it
-// makes. It returns an error when a limit that the kernel has cannot be set.
+// Confine limits the calling process, all its threads, for ever, and returns the
+// level reached. From then on it can start no program and no process and open no
+// socket. A kernel without Landlock, or without filters on system calls, gives
+// LevelProcess: the caller says so on what it makes. It returns an error when a
+// limit that the kernel has cannot be set.
 func Confine(p Policy) (level string, err error) {
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: maxFileSize, unix.RLIMIT_NOFILE: maxFiles}
 	for resource, limit := range limits {
@@ -34,14 +38,30 @@ func Confine(p Policy) (level string, err error) {
 	// When memory runs out the kernel takes the child and leaves the server.
 	// Without /proc there is nothing to write to, and no harm.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
-	if !hasLandlock() {
+	level = LevelProcess
+	if hasLandlock() {
+		level = LevelLandlock
+		err = landlock.V6.BestEffort().Restrict(landlock.RODirs(p.Read...), landlock.RWDirs(p.Write...))
+		if err != nil {
+			return "", fmt.Errorf("cannot restrict paths: %w", err)
+		}
+	}
+	err = filterParser()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EINVAL) {
 		return LevelProcess, nil
 	}
-	err = landlock.V6.BestEffort().Restrict(landlock.RODirs(p.Read...), landlock.RWDirs(p.Write...))
-	if err != nil {
-		return "", fmt.Errorf("cannot restrict paths: %w", err)
+	return level, err
+}
+
+// filterParser filters the system calls of all threads. It is for the thread that
+// calls to give up new privileges first.
+func filterParser() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot give up new privileges: %w", err)
 	}
-	return LevelLandlock, nil
+	return parserCalls().filter(unix.SECCOMP_FILTER_FLAG_TSYNC)
 }
 
 func hasLandlock() bool {

@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"unsafe"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
-	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,7 +39,7 @@ func harden(cfg initConfig) error {
 	if err := dropCapabilities(); err != nil {
 		return fmt.Errorf("cannot drop capabilities: %w", err)
 	}
-	return filterSyscalls()
+	return boxCalls().filter(0)
 }
 
 func lowerLimit(resource int, limit uint64) error {
@@ -85,104 +81,6 @@ func dropBounding() error {
 			return err
 		}
 	}
-}
-
-// deniedSyscalls reach parts of the kernel that no build needs, and that ways out
-// of containers have gone through.
-var deniedSyscalls = strings.Fields(`
-	mount umount2 pivot_root chroot unshare setns move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr
-	keyctl add_key request_key bpf perf_event_open userfaultfd ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd
-	kexec_load kexec_file_load init_module finit_module delete_module open_by_handle_at name_to_handle_at quotactl
-	swapon swapoff reboot acct syslog iopl ioperm settimeofday clock_settime sethostname setdomainname personality
-	lookup_dcookie vhangup mbind set_mempolicy migrate_pages move_pages fanotify_init mknod mknodat
-	open_tree_attr quotactl_fd modify_ldt memfd_secret listmount statmount`)
-
-// missingSyscalls are said not to exist, so that programs do without: the filter
-// cannot look into what they are given.
-var missingSyscalls = []string{"clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"}
-
-const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
-	unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-
-// socketFamilies are the only ones that builds have sockets of, in ascending order.
-var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
-
-// socketProtocols are the only ones of a family, in ascending order: others load
-// modules that nobody looks at.
-var socketProtocols = map[uint64][]uint64{
-	unix.AF_INET:    {0, unix.IPPROTO_TCP, unix.IPPROTO_UDP},
-	unix.AF_INET6:   {0, unix.IPPROTO_TCP, unix.IPPROTO_UDP},
-	unix.AF_NETLINK: {unix.NETLINK_ROUTE},
-}
-
-// syscallFilter returns the filter's program.
-func syscallFilter() ([]bpf.RawInstruction, error) {
-	machine, err := arch.GetInfo("")
-	if err != nil {
-		return nil, err
-	}
-	known := func(names []string) (here []string) {
-		for _, name := range names {
-			if _, ok := machine.SyscallNames[name]; ok {
-				here = append(here, name)
-			}
-		}
-		return here
-	}
-	none := func(argument uint32, values ...uint64) (all seccomp.ArgumentConditions) {
-		for _, v := range values {
-			all = append(all, seccomp.Condition{Argument: argument, Operation: seccomp.NotEqual, Value: v})
-		}
-		return all
-	}
-	conditions := []seccomp.NameWithConditions{
-		{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
-		{Name: "socket", Conditions: none(0, socketFamilies...)},
-		{Name: "socketpair", Conditions: none(0, unix.AF_UNIX)},
-	}
-	for family, protocols := range socketProtocols {
-		is := seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: family}
-		conditions = append(conditions, seccomp.NameWithConditions{Name: "socket", Conditions: append(none(2, protocols...), is)})
-	}
-	policy := seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow,
-		Syscalls: []seccomp.SyscallGroup{
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(missingSyscalls)},
-			{
-				Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM), Names: known(deniedSyscalls), NamesWithCondtions: conditions,
-			},
-		},
-	}
-	program, err := policy.Assemble()
-	if err != nil {
-		return nil, err
-	}
-	// The library lets the calls of another architecture pass: on x86-64 those of
-	// the 32-bit one would go around a list of what is denied.
-	own := []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 4, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(machine.ID), SkipTrue: 1},
-		bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS},
-	}
-	return bpf.Assemble(append(own, program...))
-}
-
-// filterSyscalls puts the filter on the calling thread and its children.
-func filterSyscalls() error {
-	raw, err := syscallFilter()
-	if err != nil {
-		return fmt.Errorf("cannot make the filter of system calls: %w", err)
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
-	if errno != 0 {
-		return fmt.Errorf("cannot filter system calls: %w", errno)
-	}
-	return nil
 }
 
 // CheckFirst is a check of the process that starts tasks, unlike the others.

@@ -13,7 +13,7 @@ import (
 // The profile for container runtimes and the native filter say the same of a call.
 func TestProfileSaysWhatTheFilterSays(t *testing.T) {
 	t.Parallel()
-	raw, err := syscallFilter()
+	raw, err := boxCalls().program()
 	require.NoError(t, err)
 	program, _ := bpf.Disassemble(raw)
 	filter, err := bpf.NewVM(program)

@@ -54,5 +54,5 @@ func ConfineThread() error {
 	if err := dropBounding(); err != nil {
 		return fmt.Errorf("cannot drop capabilities: %w", err)
 	}
-	return filterSyscalls()
+	return boxCalls().filter(0)
 }
