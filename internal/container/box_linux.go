@@ -227,18 +227,18 @@ func (b *Box) Unpack(ctx context.Context, source io.Reader) error {
 
 // Files opens a copy of the workspace, made while no task runs. Once the box has
 // ended it is the one that Output has made.
-func (b *Box) Files() (*os.Root, error) {
+func (b *Box) Files(ctx context.Context) (*os.Root, error) {
 	if b.over != "" {
 		return os.OpenRoot(b.over)
 	}
-	return b.fetch(true)
+	return b.fetch(ctx, true)
 }
 
 // Output ends the box and opens a folder of a copy of its workspace, without what
 // was installed into it. The caller closes it before the box, and must expect
 // anything in it: links, names.
-func (b *Box) Output(dir string) (*os.Root, error) {
-	root, err := b.fetch(false)
+func (b *Box) Output(ctx context.Context, dir string) (*os.Root, error) {
+	root, err := b.fetch(ctx, false)
 	b.last = b.Usage()
 	b.stop()
 	if err != nil {
@@ -250,13 +250,13 @@ func (b *Box) Output(dir string) (*os.Root, error) {
 }
 
 // fetch copies the workspace to a folder of the box's.
-func (b *Box) fetch(all bool) (*os.Root, error) {
+func (b *Box) fetch(ctx context.Context, all bool) (*os.Root, error) {
 	b.trees++
 	dir := filepath.Join(b.dir, fmt.Sprintf("tree-%d", b.trees))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	_, err := b.exchange(ctx, request{Op: opPack, All: all}, func(conn net.Conn) error {
 		return (&unpacker{dir: dir, limits: b.limits, free: freeOn}).unpack(conn)

@@ -52,10 +52,10 @@ func (*Box) Run(context.Context, sandbox.Task) (sandbox.End, error) {
 func (*Box) Unpack(context.Context, io.Reader) error { return sandbox.ErrUnavailable }
 
 // Files returns ErrUnavailable.
-func (*Box) Files() (*os.Root, error) { return nil, sandbox.ErrUnavailable }
+func (*Box) Files(context.Context) (*os.Root, error) { return nil, sandbox.ErrUnavailable }
 
 // Output returns ErrUnavailable.
-func (*Box) Output(string) (*os.Root, error) { return nil, sandbox.ErrUnavailable }
+func (*Box) Output(context.Context, string) (*os.Root, error) { return nil, sandbox.ErrUnavailable }
 
 // Usage returns nothing.
 func (*Box) Usage() sandbox.Usage { return sandbox.Usage{} }

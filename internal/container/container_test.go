@@ -233,13 +233,13 @@ func TestTasksRunOneAfterTheOther(t *testing.T) {
 		require.NoError(t, box.Unpack(t.Context(), tarOf(t, map[string]string{"later.txt": "later"})))
 		_, out = run(t, box, sh(`cat later.txt; echo to-stdout > /dev/stdout`))
 		require.Equal(t, "laterto-stdout\n", out)
-		root, err := box.Output("deep")
+		root, err := box.Output(t.Context(), "deep")
 		require.NoError(t, err)
 		defer root.Close()
 		text, err := root.ReadFile("er/b.txt")
 		require.NoError(t, err)
 		require.Equal(t, "b", string(text))
-		files, err := box.Files()
+		files, err := box.Files(t.Context())
 		require.NoError(t, err)
 		defer files.Close()
 		_, err = files.Stat("later.txt")
@@ -275,3 +275,27 @@ func TestErrorOnTheHostsSideEndsTheBox(t *testing.T) {
 type fullWriter struct{}
 
 func (fullWriter) Write([]byte) (int, error) { return 0, errors.New("full") }
+
+// A workspace is fetched for as long as its build goes on, and no longer.
+func TestFetchingEndsWithItsBuild(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b *bench) {
+		dir := t.TempDir()
+		box := b.open(t, func(c *sandbox.BoxConfig) { c.WorkDir = dir })
+		end, out := run(t, box, sh(`for i in 1 2; do head -c 200000000 /dev/zero > big-$i; done`))
+		require.Zero(t, end.Code, out)
+		stopped := errors.New("stopped")
+		ctx, stop := context.WithCancelCause(t.Context())
+		fetched := make(chan error)
+		go func() {
+			_, err := box.Output(ctx, ".")
+			fetched <- err
+		}()
+		require.Eventually(t, func() bool {
+			came, err := filepath.Glob(filepath.Join(dir, "*", "tree-1", "big-*"))
+			return err == nil && len(came) > 0
+		}, time.Minute, time.Millisecond, "no file comes")
+		stop(stopped)
+		require.ErrorIs(t, <-fetched, stopped)
+	})
+}

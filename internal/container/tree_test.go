@@ -29,7 +29,7 @@ func TestOutputLeadsNowhere(t *testing.T) {
 			d=dist/deep; for i in $(seq 200); do d=$d/d; done; mkdir -p $d
 			node -e 'for (const i of [1, 2, 3]) { fs.writeFileSync("dist/sparse" + i, ""); fs.truncateSync("dist/sparse" + i, 60 << 20) }'; ls dist | wc -l`))
 		t.Log(out)
-		root, err := box.Output(".")
+		root, err := box.Output(t.Context(), ".")
 		require.NoError(t, err)
 		defer root.Close()
 		_, err = root.OpenRoot("out")
@@ -98,7 +98,7 @@ func TestModulesAreShared(t *testing.T) {
 			require.Zero(t, end.Code, out)
 			require.Equal(t, "module.exports = 1\nPOISON\n302\n301\n", out)
 			require.NoError(t, box.Unpack(t.Context(), tarOf(t, map[string]string{"later.txt": "later"})))
-			files, err := box.Files()
+			files, err := box.Files(t.Context())
 			require.NoError(t, err)
 			link, err := files.Readlink("node_modules/.bin/left-pad")
 			require.NoError(t, err)

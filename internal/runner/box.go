@@ -14,8 +14,8 @@ type Box interface {
 	Listeners() []net.Listener
 	Run(ctx context.Context, t sandbox.Task) (sandbox.End, error)
 	Unpack(ctx context.Context, source io.Reader) error
-	Files() (*os.Root, error)
-	Output(dir string) (*os.Root, error)
+	Files(ctx context.Context) (*os.Root, error)
+	Output(ctx context.Context, dir string) (*os.Root, error)
 	Usage() sandbox.Usage
 	Close()
 }

@@ -105,7 +105,7 @@ func (j *job) runPlan(ctx context.Context) error {
 	if err := p.makeSite(ctx); err != nil {
 		return err
 	}
-	return p.findSite()
+	return p.findSite(ctx)
 }
 
 // tellWhy logs why the tree's own code is run.
@@ -294,8 +294,8 @@ func (p *packagesBuild) env() []string {
 }
 
 // findSite ends the sandbox and opens the folder that the build has made.
-func (p *packagesBuild) findSite() error {
-	tree, err := p.box.Output(".")
+func (p *packagesBuild) findSite(ctx context.Context) error {
+	tree, err := p.box.Output(ctx, ".")
 	if err != nil {
 		return fmt.Errorf("cannot open the workspace: %w", err)
 	}

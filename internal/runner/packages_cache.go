@@ -143,7 +143,7 @@ func (p *packagesBuild) setCacheAside(ctx context.Context) {
 // saveCache keeps what tools remember for the project's next build. Nothing is alive
 // in the box any more.
 func (p *packagesBuild) saveCache(ctx context.Context, folders map[string]string) {
-	workspace, err := p.box.Files()
+	workspace, err := p.box.Files(ctx)
 	if err != nil {
 		p.Log.WarnContext(ctx, "tools' cache is not kept", telemetry.BuildID, p.claim.BuildID, telemetry.Error, err)
 		return

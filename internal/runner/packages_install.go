@@ -169,7 +169,7 @@ func (p *packagesBuild) tellFetched() {
 // build does not fail for it.
 func (p *packagesBuild) keepModules(ctx context.Context, want *wanted, took time.Duration) (keep func()) {
 	began := time.Now()
-	files, err := p.box.Files()
+	files, err := p.box.Files(ctx)
 	if err != nil {
 		p.Log.WarnContext(ctx, "packages are not kept", telemetry.Error, err)
 		want.scripts = true

@@ -197,10 +197,10 @@ func (b *Bare) copyOutput(to io.Writer, from io.Reader) {
 }
 
 // Files opens the workspace while no task runs.
-func (b *Bare) Files() (*os.Root, error) { return b.root.OpenRoot(".") }
+func (b *Bare) Files(context.Context) (*os.Root, error) { return b.root.OpenRoot(".") }
 
 // Output opens a folder of the workspace.
-func (b *Bare) Output(dir string) (*os.Root, error) { return b.root.OpenRoot(dir) }
+func (b *Bare) Output(_ context.Context, dir string) (*os.Root, error) { return b.root.OpenRoot(dir) }
 
 // Usage returns nothing: nobody has counted.
 func (b *Bare) Usage() Usage { return Usage{} }

@@ -43,7 +43,7 @@ func TestBareKeepsItsWorkspace(t *testing.T) {
 	left, err := os.ReadDir(outside)
 	require.NoError(t, err)
 	require.Empty(t, left)
-	root, err := b.Output(".")
+	root, err := b.Output(t.Context(), ".")
 	require.NoError(t, err)
 	defer root.Close()
 	for name, text := range map[string]string{"a.txt": "a", "b.txt": "b"} {

@@ -301,18 +301,18 @@ func (b *Box) Unpack(ctx context.Context, source io.Reader) error {
 }
 
 // Files opens the workspace while no task runs.
-func (b *Box) Files() (*os.Root, error) {
+func (b *Box) Files(context.Context) (*os.Root, error) {
 	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", b.workspace.Fd()))
 }
 
 // Output ends the box and opens a folder of its workspace. The caller closes it
 // before the box, and must expect anything in it: links, devices, names.
-func (b *Box) Output(dir string) (*os.Root, error) {
+func (b *Box) Output(ctx context.Context, dir string) (*os.Root, error) {
 	b.kill()
 	<-b.dead
 	// The files are there as long as the folder is open; no process is left that
 	// could change them.
-	root, err := b.Files()
+	root, err := b.Files(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -36,10 +36,10 @@ func (*Box) Run(context.Context, Task) (End, error) { return End{}, ErrUnavailab
 func (*Box) Unpack(context.Context, io.Reader) error { return ErrUnavailable }
 
 // Files returns ErrUnavailable.
-func (*Box) Files() (*os.Root, error) { return nil, ErrUnavailable }
+func (*Box) Files(context.Context) (*os.Root, error) { return nil, ErrUnavailable }
 
 // Output returns ErrUnavailable.
-func (*Box) Output(string) (*os.Root, error) { return nil, ErrUnavailable }
+func (*Box) Output(context.Context, string) (*os.Root, error) { return nil, ErrUnavailable }
 
 // Usage returns nothing.
 func (*Box) Usage() Usage { return Usage{} }
