@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/previewd/previewd/internal/sandbox"
@@ -67,4 +69,33 @@ func TestSweepRemovesWhatNobodyUses(t *testing.T) {
 	require.NoError(t, sandbox.Sweep())
 	require.NoDirExists(t, used)
 	require.True(t, strings.HasPrefix(filepath.Base(used), "previewd-box-"))
+}
+
+// Two servers share the machine's temporary files: one sweeps while the other makes
+// folders.
+func TestSweepMeetsNewFolders(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	made := make(chan struct{})
+	var sweeping sync.WaitGroup
+	for range 2 {
+		sweeping.Go(func() {
+			for {
+				select {
+				case <-made:
+					return
+				default:
+					assert.NoError(t, sandbox.Sweep())
+				}
+			}
+		})
+	}
+	for range 1000 {
+		dir, release, err := sandbox.TempFolder("previewd-box-")
+		if !assert.NoError(t, err) || !assert.DirExists(t, dir) {
+			break
+		}
+		release()
+	}
+	close(made)
+	sweeping.Wait()
 }

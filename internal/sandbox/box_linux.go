@@ -343,7 +343,7 @@ func (b *Box) Close() {
 
 // Probe opens a box and has it check itself.
 func Probe(ctx context.Context, cfg BoxConfig) Report {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	refused := func(err error) Report {
 		return Report{Level: LevelProcess, Reason: err.Error(), Fix: fixOf(err.Error())}

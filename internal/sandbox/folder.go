@@ -14,14 +14,21 @@ var folderPrefixes = []string{"previewd-bare-", "previewd-box-"}
 // TempFolder makes a folder among the machine's temporary files, which Sweep lets be
 // until release is called or this process ends. The prefix is one of Sweep's.
 func TempFolder(prefix string) (dir string, release func(), err error) {
-	if dir, err = os.MkdirTemp("", prefix); err != nil {
-		return "", nil, err
+	for range 10 {
+		if dir, err = os.MkdirTemp("", prefix); err != nil {
+			return "", nil, err
+		}
+		var lock *os.File
+		if lock, err = lockFolder(dir); err == nil {
+			if _, err = os.Lstat(dir); err == nil {
+				return dir, func() { lock.Close() }, nil
+			}
+			lock.Close()
+		}
+		// Another process's Sweep has come between the two, and will not the next time.
+		_ = os.Remove(dir)
 	}
-	lock, err := lockFolder(dir)
-	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("cannot lock %s: %w", dir, err), os.RemoveAll(dir))
-	}
-	return dir, func() { lock.Close() }, nil
+	return "", nil, fmt.Errorf("cannot lock %s: %w", dir, err)
 }
 
 // lockFolder locks a folder until the file closes, as it does with the process.
