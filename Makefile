@@ -17,7 +17,7 @@ dev: ## Run a server on ./previewd-data
 
 .PHONY: test
 test: ## Run all tests; make race runs them in every layout
-	$(GO) test -short -parallel 4 ./...
+	$(GO) test -short -parallel 4 -timeout 20m ./...
 
 .PHONY: race
 race: ## Run all tests in every layout with the race detector

@@ -32,8 +32,9 @@ func freePort(t *testing.T) string {
 }
 
 // What the page tells is what happens: its blocks are run one after another in one
-// shell, in an empty folder with the built program. Three things are substituted:
-// the ports, which have to be free here, and the build, which was made before.
+// shell, in an empty folder with the built program. Substituted are the ports, which
+// have to be free here, the build, which was made before, and a pause, for a machine
+// with other things to do.
 func TestFromTokenToPreview(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "curl"} {
@@ -52,12 +53,12 @@ func TestFromTokenToPreview(t *testing.T) {
 	require.Greater(t, len(list), 12)
 	for _, block := range list {
 		commands := strings.NewReplacer(
-			"8080", worker, "8081", gateway, "serve --price", "serve --addr 127.0.0.1:"+worker+" --price", "go build -o previewd ./cmd/previewd", "test -x previewd",
+			"8080", worker, "8081", gateway, "serve --price", "serve --addr 127.0.0.1:"+worker+" --price", "sleep 1 ", "sleep 5 ", "go build -o previewd ./cmd/previewd", "test -x previewd",
 		).Replace(block[1])
 		first, _, _ := strings.Cut(commands, "\n")
 		script.WriteString("echo '# " + strings.ReplaceAll(first, "'", "") + "' >&2\n" + commands)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String()+"kill $(jobs -p)\nwait\n")
 	cmd.Dir = dir

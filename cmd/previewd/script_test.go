@@ -18,7 +18,7 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: waitfor FILE")
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 			return
 		}
@@ -68,12 +68,13 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("usage: until CODE PROGRAM ARGS...")
 	}
 	for deadline := time.Now().Add(4 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		late := time.Now().After(deadline)
 		err := ts.Exec(args[1], args[2:]...)
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && strconv.Itoa(exit.ExitCode()) == args[0] {
 			return
 		}
-		if time.Now().After(deadline) {
+		if late {
 			ts.Fatalf("%v goes on exiting with %v, not with %s", args[1:], err, args[0])
 		}
 	}

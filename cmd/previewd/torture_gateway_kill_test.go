@@ -168,7 +168,7 @@ func (c *apps) addBiller() *billingSystem {
 // has refused, or that it was not told of in time, is due a minute later.
 func (b *billingSystem) wait() {
 	b.Helper()
-	b.waitUntil("all is settled", 2*time.Minute, func() bool { return b.unsettled() == "" })
+	b.settle(2 * time.Minute)
 	b.waitUntil("the biller was told", time.Minute, func() bool {
 		now := time.Now().UnixMicro()
 		return b.countIn(b.users, `SELECT COUNT(*) FROM gateway_billing_sessions WHERE state <> 'open' AND told_at IS NULL AND tell_at <= $1`, now) == 0

@@ -28,7 +28,11 @@ func TestGatewayStorm(t *testing.T) {
 			ids, tries := c.stormOf(both, prompt, keyless)
 			took = append(took, time.Since(began))
 			asked += tries
-			require.Len(c, ids, 1, "projects that %s was answered with (seed %d)", prompt, c.seed)
+			most := 1
+			if keyless {
+				most += windowsIn(time.Since(began))
+			}
+			require.True(c, 1 <= len(ids) && len(ids) <= most, "%s was answered with %v (seed %d)", prompt, ids, c.seed)
 		}
 		slices.Sort(took)
 		c.Logf("%d storms of %d creates with %s at two gateways: one project each, %d requests in all; %s (median), %s (longest)",

@@ -65,7 +65,7 @@ func TestKilledSandboxLeavesNothing(t *testing.T) {
 		dead := n.breakSandboxes(clients, func() bool { return len(commandsWith(c, mark)) > 0 })
 		n.sweepGroups(clients, dead)
 		require.Empty(c, commandsWith(c, mark))
-		require.Empty(c, boxesLeft(c))
+		require.Empty(c, boxesLeft(c, dead))
 		n.requireNoWork()
 		rows := c.check()
 		n.requireOnlyCaches()
@@ -89,8 +89,8 @@ func (n *node) breakSandboxes(clients *load, running func() bool) (dead []int) {
 	kill := func() {
 		dead = append(dead, n.server.Process.Pid)
 		n.kill()
-		n.waitUntil("what it has run is gone", 5*time.Second, func() bool {
-			return !running() && len(boxesLeft(n.torture)) == 0 && len(n.working()) == 0
+		n.waitUntil("what it has run is gone", time.Minute, func() bool {
+			return !running() && len(boxesLeft(n.torture, dead)) == 0 && len(n.working()) == 0
 		})
 		n.start("")
 	}
@@ -107,9 +107,16 @@ func (n *node) breakSandboxes(clients *load, running func() bool) (dead []int) {
 		}
 		return dead
 	}
-	for range *sandboxKills {
+	for len(dead) < *sandboxKills {
 		clients.createSome(4)
-		n.waitUntil("strangers' commands run", 60*time.Second, running)
+		ran := false
+		n.waitUntil("strangers' commands run, or have run", 5*time.Minute, func() bool {
+			ran = running()
+			return ran || n.count(waiting) == 0
+		})
+		if !ran {
+			continue // they were too quick
+		}
 		time.Sleep(time.Duration(n.random.Int64N(int64(900 * time.Millisecond))))
 		kill()
 		n.quiet()
@@ -131,22 +138,20 @@ func commandsWith(c *torture, argument string) (pids []string) {
 	return pids
 }
 
-// boxesLeft lists what boxes of dead servers have left: mounts, and control groups
-// with processes.
-func boxesLeft(c *torture) (left []string) {
+// boxesLeft lists what boxes of servers that are dead have left: mounts, and control
+// groups with processes.
+func boxesLeft(c *torture, dead []int) (left []string) {
 	c.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	require.NoError(c, err)
 	if strings.Contains(string(mounts), " scratch ") {
 		left = append(left, "a mount")
 	}
-	for _, dir := range groupsOf(c, "*") {
-		owner := strings.Split(filepath.Base(dir), "-")[1]
-		if _, err := os.Stat("/proc/" + owner); err == nil {
-			continue // another test's
-		}
-		if processes, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil && len(processes) > 0 {
-			left = append(left, dir)
+	for _, pid := range dead {
+		for _, dir := range groupsOf(c, strconv.Itoa(pid)) {
+			if processes, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil && len(processes) > 0 {
+				left = append(left, dir)
+			}
 		}
 	}
 	return left

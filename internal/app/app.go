@@ -41,6 +41,9 @@ type Options struct {
 	Version    string
 	Log        *slog.Logger // default slog.Default()
 	Executable string       // runs builds' children; default this program
+	// Patience is how long a user's request waits for the worker before it is answered
+	// 202; default the gateway's.
+	Patience time.Duration
 }
 
 // App is a whole server, or the roles of one that its configuration names.

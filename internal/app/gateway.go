@@ -68,7 +68,7 @@ func (b *builder) gateway() error {
 	}
 	b.Gateway = gateway.New(gateway.Config{
 		Service: gatewayName, Store: b.Users, Worker: near, Changes: hub, Log: b.log, Holder: b.runnerID,
-		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Claim: cfg.IntentClaim, Deadline: cfg.IntentDeadline, Sink: sink,
+		Prices: cfg.Prices(), Quotas: cfg.Quotas(), Claim: cfg.IntentClaim, Deadline: cfg.IntentDeadline, Patience: b.opts.Patience, Sink: sink,
 	})
 	denials := gateway.NewDenials(b.Users)
 	verify, err := b.verifier(denials)

@@ -164,7 +164,7 @@ func (f *front) make(token string) *previewd.AppCreation {
 // deployed waits for the end of a project's newest build.
 func (f *front) deployed(token, projectID string) {
 	f.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		p := new(previewd.AppProject)
 		f.get(token, "/api/projects/"+projectID, p)
 		if p.Status == previewd.ProjectDeployed && p.CurrentVersion > 0 {

@@ -27,7 +27,7 @@ func TestUserClient(t *testing.T) {
 	a := testkit.StartApp(t, cfg)
 	user, err := client.NewUser(client.Config{URL: a.Config.BaseURL, Token: userToken})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 
 	made, err := user.CreateProject(ctx, client.NewProject{Prompt: "a tea house", Template: "landing"})

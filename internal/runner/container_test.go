@@ -123,7 +123,7 @@ func startDocker(t *testing.T) (socket string) {
 		_ = cmd.Wait()
 		os.RemoveAll(dir)
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if conn, err := net.Dial("unix", socket); err == nil {
 			conn.Close()
 			return socket

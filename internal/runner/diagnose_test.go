@@ -164,7 +164,7 @@ func TestDiagnoseIsLinear(t *testing.T) {
 			diagnose(end)
 			end.install = true
 		}
-		require.Less(t, time.Since(began), 20*time.Second, "%q", piece)
+		require.Less(t, time.Since(began), 5*time.Minute, "%q: quadratic, it would be hours", piece)
 	}
 }
 

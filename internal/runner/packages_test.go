@@ -345,7 +345,7 @@ func TestManyLinesAreReadInLinearTime(t *testing.T) {
 		_, err := o.Write(chunk)
 		require.NoError(t, err)
 	}
-	require.Less(t, time.Since(began), 20*time.Second, "16 MiB of empty lines")
+	require.Less(t, time.Since(began), 5*time.Minute, "16 MiB of empty lines: quadratic, it would be hours")
 	_, err := o.Write([]byte("one\ntw"))
 	require.NoError(t, err)
 	_, err = o.Write([]byte("o\n"))
@@ -368,20 +368,25 @@ func TestLockfileThatDoesNotFit(t *testing.T) {
 func TestPackagesBuildsEnd(t *testing.T) {
 	t.Parallel()
 	stubborn := "trap '' TERM INT HUP; while :; do sleep 1; echo on; done"
+	// On a busy machine the time may be over before the step that it is about.
+	within := func(b *npmBench, tree map[string]string, code string) (f *previewd.Failure) {
+		for limit := 10 * time.Second; limit < 2*time.Minute && (f == nil || f.Code != code); limit *= 3 {
+			f = b.build(tree, func(c *previewd.Claim) { c.Timeout = limit }).Failure
+		}
+		require.Equal(b.t, code, f.Code, b.text())
+		return f
+	}
 	t.Run("Timeout", func(t *testing.T) {
 		t.Parallel()
 		b := setupNPM(t)
-		o := b.build(b.tree(stubborn, "maker"), func(c *previewd.Claim) { c.Timeout = 10 * time.Second })
-		require.Equal(t, previewd.FailTimeout, o.Failure.Code, b.text())
-		require.Equal(t, previewd.FailureTimeout, o.Failure.Class)
+		require.Equal(t, previewd.FailureTimeout, within(b, b.tree(stubborn, "maker"), previewd.FailTimeout).Class)
 	})
 	t.Run("InstallTimeout", func(t *testing.T) {
 		t.Parallel()
 		b := setupNPM(t)
 		tree := b.tree("maker", "maker")
 		tree["package.json"] = strings.Replace(tree["package.json"], `"scripts":{`, `"scripts":{"postinstall":"`+stubborn+`",`, 1)
-		o := b.build(tree, func(c *previewd.Claim) { c.Timeout = 10 * time.Second })
-		require.Equal(t, previewd.FailInstallTimeout, o.Failure.Code, b.text())
+		within(b, tree, previewd.FailInstallTimeout)
 	})
 	t.Run("Stop", func(t *testing.T) {
 		t.Parallel()

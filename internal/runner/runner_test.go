@@ -146,7 +146,7 @@ func (b *bench) claim(files map[string]string, change ...func(*previewd.Claim)) 
 	require.NoError(b.t, err)
 	c := &previewd.Claim{
 		Lease: previewd.Lease{BuildID: previewd.NewID(), Epoch: 1}, Source: blob.Digest,
-		ReferenceID: "ref_test", LeaseFor: 30 * time.Second, Timeout: time.Minute,
+		ReferenceID: "ref_test", LeaseFor: 30 * time.Second, Timeout: 10 * time.Minute,
 	}
 	for _, f := range change {
 		f(c)

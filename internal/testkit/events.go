@@ -81,7 +81,7 @@ func (e *Events) Next() (Frame, bool) {
 	select {
 	case f, ok := <-e.frames:
 		return f, ok
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		e.tb.Fatal("waited too long for the next frame")
 		return Frame{}, false
 	}

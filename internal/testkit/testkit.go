@@ -159,7 +159,7 @@ func StartApp(tb testing.TB, cfg config.Config) *App {
 		cfg.Data = filepath.Join(tb.TempDir(), "data")
 	}
 	a, err := app.New(context.Background(), app.Options{
-		Config: cfg, Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Config: cfg, Version: "test", Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Patience: time.Minute,
 	})
 	require.NoError(tb, err)
 	ctx, stop := context.WithCancel(context.Background())
