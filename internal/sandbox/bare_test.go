@@ -89,13 +89,12 @@ func TestSweepMeetsNewFolders(t *testing.T) {
 			}
 		})
 	}
+	defer sweeping.Wait()
+	defer close(made)
 	for range 1000 {
 		dir, release, err := sandbox.TempFolder("previewd-box-")
-		if !assert.NoError(t, err) || !assert.DirExists(t, dir) {
-			break
-		}
+		require.NoError(t, err)
+		require.DirExists(t, dir)
 		release()
 	}
-	close(made)
-	sweeping.Wait()
 }
