@@ -30,7 +30,7 @@ func TestContainerBuild(t *testing.T) {
 				t.Skip("SKIPPED with -short: make race runs it")
 			}
 			setupNPM(t) // skips where nothing can be built
-			b := setupNPM(t, inContainers(t, kind))
+			b := setupCaches(t, inContainers(t, kind))
 			want := map[string]string{previewd.RunnerDocker: sandbox.LevelNamespace, previewd.RunnerGVisor: sandbox.LevelGVisor}[kind]
 			tree := b.tree("cat node_modules/native/made.txt && maker", "maker", "native")
 			for i, cache := range []string{"miss", "hit"} {
@@ -48,6 +48,10 @@ func TestContainerBuild(t *testing.T) {
 					tree["build.sh"] = script
 					require.Equal(t, "<h1>tea"+text+"</h1>", b.site(b.build(tree))["index.html"], b.text())
 				}
+			}
+			// What tools remember is there in the project's next build, and in no other's.
+			for _, next := range [][2]string{{"one", "1"}, {"one", "2"}, {"another", "1"}, {"one", "3"}} {
+				require.Equal(t, next[1], b.counted(b.tree(countBuilds, "maker"), next[0]), b.text())
 			}
 			for build, code := range map[string]string{
 				"mkdir dist && echo x > dist/index.html && ln -s /etc/passwd dist/passwd": previewd.FailUnsafePath,

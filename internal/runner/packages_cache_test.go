@@ -20,11 +20,11 @@ import (
 // countBuilds is a tool that remembers how often it has run.
 const countBuilds = `mkdir -p dist node_modules/.cache/t && echo x >> node_modules/.cache/t/n && wc -l < node_modules/.cache/t/n > dist/index.html`
 
-func setupCaches(t *testing.T) *npmBench {
+func setupCaches(t *testing.T, change ...func(*Sandbox)) *npmBench {
 	t.Helper()
 	caches, err := NewCaches(filepath.Join(t.TempDir(), "caches"), 1<<20, 4<<20)
 	require.NoError(t, err)
-	return setupNPM(t, func(s *Sandbox) { s.Caches = caches })
+	return setupNPM(t, append(change, func(s *Sandbox) { s.Caches = caches })...)
 }
 
 // of has a build be of a project.
