@@ -233,12 +233,8 @@ func (f *fixture) unapplied() []previewd.Event {
 	f.t.Helper()
 	feed, err := f.Store.FindAppFeed(f.t.Context())
 	require.NoError(f.t, err)
-	var found *previewd.EventPage
-	require.Eventually(f.t, func() bool {
-		waiting, err := f.theirs.CountUnfed(f.t.Context(), time.Now().Add(time.Hour))
-		return err == nil && waiting == 0
-	}, 10*time.Second, 5*time.Millisecond)
-	found, err = f.worker.ListEvents(f.t.Context(), previewd.EventFilter{After: feed.Cursor, Limit: 500})
+	f.placed()
+	found, err := f.worker.ListEvents(f.t.Context(), previewd.EventFilter{After: feed.Cursor, Limit: 500})
 	require.NoError(f.t, err)
 	return found.Events
 }

@@ -154,14 +154,20 @@ func (f *fixture) create(user string) *previewd.AppCreation {
 	return made
 }
 
-// follow applies all events that there are.
-func (f *fixture) follow() {
+// placed waits until the relay has given every event its place.
+func (f *fixture) placed() {
 	f.t.Helper()
 	testkit.Eventually(f.t, "every event has its place", func() bool {
 		waiting, err := f.theirs.CountUnfed(f.t.Context(), time.Now().Add(time.Hour))
 		require.NoError(f.t, err)
 		return waiting == 0
 	})
+}
+
+// follow applies all events that there are.
+func (f *fixture) follow() {
+	f.t.Helper()
+	f.placed()
 	for {
 		before, err := f.Store.FindAppFeed(f.t.Context())
 		require.NoError(f.t, err)

@@ -23,7 +23,8 @@ import (
 func TestStalledReaderIsCutAndResumes(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.SendBytes = 4 << 10 })
+		// A write that lasts too long ends the stream too, and counts as no cut.
+		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.SendBytes, cfg.Write = 4<<10, time.Minute })
 		p := f.create("u")
 		conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
 		require.NoError(t, err)
@@ -77,7 +78,7 @@ func TestStalledReaderIsCutAndResumes(t *testing.T) {
 func TestWritesHaveADeadline(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.SendBytes, cfg.Write = 4<<10, 100*time.Millisecond })
+		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.SendBytes, cfg.Write = 4<<10, 2*time.Second })
 		p := f.create("u")
 		conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
 		require.NoError(t, err)
@@ -96,7 +97,8 @@ func TestWritesHaveADeadline(t *testing.T) {
 func TestStopSaysBye(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.Linger = 200 * time.Millisecond })
+		// Streams that have not taken their bye after a quarter of it are closed.
+		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.Linger = time.Minute })
 		p := f.create("u")
 		var streams []*stream
 		for i := range 20 {
@@ -110,7 +112,7 @@ func TestStopSaysBye(t *testing.T) {
 		}
 		began := time.Now()
 		f.stop()
-		require.Less(t, time.Since(began), 5*time.Second)
+		require.Less(t, time.Since(began), 14*time.Second)
 		for _, s := range streams {
 			list := s.frames("")
 			require.Equal(t, []string{"bye", "EOF"}, list[len(list)-2:])
@@ -146,11 +148,12 @@ func TestStreamsAreBounded(t *testing.T) {
 func TestHeartbeatAndAge(t *testing.T) {
 	t.Parallel()
 	testkit.EachEngine(t, func(t *testing.T, db *store.DB) {
-		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.Heartbeat, cfg.MaxAge = time.Second, 4*time.Second })
+		f := setup(t, db, func(cfg *httpx.StreamConfig) { cfg.Heartbeat = time.Second })
 		p := f.create("u")
-		list := strings.Join(f.open(f.events(p)).frames(""), ",")
-		require.Contains(t, list, ",hb,")
-		require.True(t, strings.HasSuffix(list, "EOF"), "it ends, and the client comes back")
+		require.Contains(t, f.open(f.events(p)).frames("hb"), "hb")
+		// By another server, or a slow stream would be too old before its first sign.
+		f = setup(t, db, func(cfg *httpx.StreamConfig) { cfg.MaxAge = time.Second })
+		require.Contains(t, f.open(f.events(p)).frames(""), "EOF", "it ends, and the client comes back")
 	})
 }
 
@@ -166,16 +169,16 @@ func TestFeedForms(t *testing.T) {
 			require.NoError(t, json.NewDecoder(s.lines).Decode(&page))
 			return page
 		}
-		one := page("?limit=1&wait=10s")
+		one := page("?limit=1&wait=60s")
 		require.Len(t, one.Events, 1)
 		require.Equal(t, "1-1", one.Next)
 		require.Equal(t, []string{"1-1", "1-1", p.ProjectID}, []string{one.Events[0].ID, one.Events[0].Cursor, one.Events[0].ProjectID})
-		two := page("?after=" + one.Next + "&wait=10s")
+		two := page("?after=" + one.Next + "&wait=60s")
 		require.Equal(t, "1-2", two.Next)
 		require.Empty(t, page("?after=1-2").Events)
 		require.Equal(t, "1-2", page("?after=1-2").Next)
 		for _, cursor := range []string{"2-1", "1-99", "99"} {
-			again := page("?wait=10s&after=" + cursor)
+			again := page("?wait=60s&after=" + cursor)
 			require.True(t, again.Reset, cursor)
 			require.Len(t, again.Events, 2, "from the beginning")
 		}
@@ -187,7 +190,7 @@ func TestFeedForms(t *testing.T) {
 		lines := f.open("/v1/events?after=2-7", "Accept: application/x-ndjson\r\n")
 		require.Equal(t, "application/x-ndjson", lines.header.Get("Content-Type"))
 		waiting := make(chan previewd.EventPage)
-		go func() { waiting <- page("?after=1-2&wait=20s") }()
+		go func() { waiting <- page("?after=1-2&wait=60s") }()
 		f.tell(p, 1, 1)
 		require.Equal(t, "1-3", (<-waiting).Next, "a long poll ends when there is something")
 		require.Equal(t, []string{"build.step 1-3"}, stream.frames("build.step"))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -131,7 +130,7 @@ func (s *PostgresServer) start(bin string) error {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot make a PostgreSQL cluster: %w\n%s", err, out)
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return err
 	}
@@ -151,7 +150,7 @@ func (s *PostgresServer) start(bin string) error {
 	if err := <-started; err != nil {
 		return fmt.Errorf("cannot start PostgreSQL: %w", err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		err := s.Exec(context.Background(), "SELECT 1")
 		if err == nil {
 			return nil
@@ -160,15 +159,6 @@ func (s *PostgresServer) start(bin string) error {
 			return fmt.Errorf("PostgreSQL does not answer: %w\n%s", err, out.String())
 		}
 	}
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (s *PostgresServer) stop() {

@@ -270,7 +270,7 @@ func TestShelfFetchesBesideOthers(t *testing.T) {
 		}
 	})
 	<-r.slow
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	again, err := shelf.Take(ctx, "22", told)
 	close(r.slow)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/previewd/previewd"
+	"github.com/previewd/previewd/internal/testkit"
 	"github.com/previewd/previewd/internal/webhook"
 )
 
@@ -125,7 +126,7 @@ func TestNoSpellingGetsIn(t *testing.T) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 	})
 	e := webhook.NewEgress(webhook.EgressConfig{
-		AllowPorts: []uint16{in.port}, AllowHTTP: true, Resolver: everywhere, Timeout: 5 * time.Second,
+		AllowPorts: []uint16{in.port}, AllowHTTP: true, Resolver: everywhere, Timeout: 30 * time.Second,
 	})
 	own, err := net.InterfaceAddrs()
 	require.NoError(t, err)
@@ -190,7 +191,7 @@ func TestRebindingGetsNowhere(t *testing.T) {
 	e := func(answer func(name string) []netip.Addr) *webhook.Egress {
 		return webhook.NewEgress(webhook.EgressConfig{
 			Allow: []netip.Prefix{netip.PrefixFrom(public, 32)}, AllowPorts: []uint16{in.port}, AllowHTTP: true,
-			Resolver: fakeDNS(t, answer), Timeout: 5 * time.Second,
+			Resolver: fakeDNS(t, answer), Timeout: 30 * time.Second,
 		})
 	}
 	send := func(e *webhook.Egress, want string) {
@@ -217,13 +218,13 @@ func TestRebindingGetsNowhere(t *testing.T) {
 	}
 	// All at once: whichever is dialed, the internal one is not.
 	server.Close()
-	require.Eventually(t, func() bool { // the port is closed when the last Accept has returned
+	testkit.Eventually(t, "the port is closed", func() bool { // when the last Accept has returned
 		conn, err := net.Dial("tcp", out.Addr().String())
 		if err == nil {
 			conn.Close()
 		}
 		return err != nil
-	}, 5*time.Second, time.Millisecond)
+	})
 	both := e(func(string) []netip.Addr { return []netip.Addr{public, internal, netip.MustParseAddr("::1")} })
 	for range 20 {
 		send(both, "dial")
@@ -246,6 +247,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 			w.Header().Set("Location", target)
 			w.WriteHeader(codes[len(r.Header.Get(webhook.HeaderID))%len(codes)])
 		}, func(t *testing.T, s *setup) {
+			s.clock.stop() // none is tried again
 			d := s.deliverer()
 			s.tell("1", "22", "333", "4444", "55555")
 			for s.once(d) > 0 {
@@ -266,7 +268,7 @@ func TestEgressUsesNoProxy(t *testing.T) {
 	t.Setenv("HTTP_PROXY", fmt.Sprintf("http://127.0.0.1:%d", in.port))
 	t.Setenv("HTTPS_PROXY", fmt.Sprintf("http://127.0.0.1:%d", in.port))
 	e := webhook.NewEgress(webhook.EgressConfig{ // the proxy itself could be reached
-		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, AllowPorts: []uint16{in.port}, AllowHTTP: true, Timeout: 2 * time.Second,
+		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, AllowPorts: []uint16{in.port}, AllowHTTP: true, Timeout: 30 * time.Second,
 		Resolver: fakeDNS(t, func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.1.2.3")} }),
 	})
 	for _, raw := range []string{"http://example.test/", "https://example.test/"} {

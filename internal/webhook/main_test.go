@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 const (
 	childDatabase = "PREVIEWD_TEST_WEBHOOK_DATABASE"
 	childPort     = "PREVIEWD_TEST_WEBHOOK_PORT"
+	childLease    = 10 * time.Minute
 )
 
 // deliverUntilKilled is what the test binary does as a child.
@@ -48,12 +49,15 @@ func deliverUntilKilled() {
 	if err != nil {
 		panic(err)
 	}
-	d := webhook.New(webhook.Config{Store: db, Egress: local(uint16(port)), Poll: 10 * time.Millisecond, Lease: time.Second})
+	d := webhook.New(webhook.Config{Store: db, Egress: patient(uint16(port)), Poll: 10 * time.Millisecond, Lease: childLease})
 	panic(d.Run(context.Background()))
 }
 
 // local is a way out to this machine's ports.
 func local(ports ...uint16) *webhook.Egress { return localWithin(0, ports...) }
+
+// patient is local for requests that hang for as long as the test says.
+func patient(ports ...uint16) *webhook.Egress { return localWithin(5*time.Minute, ports...) }
 
 func localWithin(timeout time.Duration, ports ...uint16) *webhook.Egress {
 	return webhook.NewEgress(webhook.EgressConfig{
@@ -107,18 +111,29 @@ func (r *receiver) all() []call {
 	return append([]call{}, r.calls...)
 }
 
-// clock moves the database's time and the program's.
+// clock is the database's time and the program's: the machine's until the test
+// stops it, and from then on what the test says.
 type clock struct {
-	offset atomic.Int64
-	shell  *testkit.Shell // nil where the database asks the program
+	at    atomic.Int64   // in microseconds; 0 while it runs
+	shell *testkit.Shell // nil where the database asks the program
 }
 
-func (c *clock) Now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) Now() time.Time {
+	if at := c.at.Load(); at != 0 {
+		return time.UnixMicro(at)
+	}
+	return time.Now()
+}
 
+// stop makes it stand still, so that nothing is due before the test says so.
+func (c *clock) stop() { c.advance(0) }
+
+// advance stops it, so much later.
 func (c *clock) advance(d time.Duration) {
-	offset := c.offset.Add(int64(d))
+	at := c.Now().Add(d).UnixMicro()
+	c.at.Store(at)
 	if c.shell != nil {
-		c.shell.Do(fmt.Sprintf("CREATE OR REPLACE FUNCTION worker_now() RETURNS BIGINT LANGUAGE sql VOLATILE AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + %d $$", offset/1000))
+		c.shell.Do(fmt.Sprintf("CREATE OR REPLACE FUNCTION worker_now() RETURNS BIGINT LANGUAGE sql VOLATILE AS $$ SELECT %d::bigint $$", at))
 	}
 }
 
@@ -226,7 +241,7 @@ func (s *setup) run(d *webhook.Deliverer) (stop func()) {
 		select {
 		case err := <-ended:
 			require.NoError(s.t, err)
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			s.t.Error("the deliverer does not stop")
 		}
 	})

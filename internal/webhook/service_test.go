@@ -108,6 +108,7 @@ func TestOthersEndpointsAreNotThere(t *testing.T) {
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	eachSetup(t, nil, func(t *testing.T, s *setup) {
+		s.clock.stop()
 		ctx := t.Context()
 		s.tell("e1")
 		d := s.deliverer()
