@@ -2,11 +2,12 @@ package main_test
 
 import (
 	"context"
-	"net"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,17 +20,6 @@ import (
 
 // blocks are the commands of a page, in order.
 var blocks = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
-
-// freePort returns one that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
-}
 
 // What the page tells is what happens: its blocks are run one after another in one
 // shell, in an empty folder with the built program. Substituted are the ports, which
@@ -46,14 +36,17 @@ func TestFromTokenToPreview(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	require.NoError(t, os.Symlink(testkit.Program(t), filepath.Join(dir, "previewd")))
-	worker, gateway := freePort(t), freePort(t)
+	worker, err := testkit.FreePort()
+	require.NoError(t, err)
+	gateway, err := testkit.FreePort()
+	require.NoError(t, err)
 	var script strings.Builder
 	script.WriteString("set -e -o pipefail\n")
 	list := blocks.FindAllStringSubmatch(string(page), -1)
 	require.Greater(t, len(list), 12)
 	for _, block := range list {
 		commands := strings.NewReplacer(
-			"8080", worker, "8081", gateway, "serve --price", "serve --addr 127.0.0.1:"+worker+" --price", "sleep 1 ", "sleep 5 ", "go build -o previewd ./cmd/previewd", "test -x previewd",
+			"8080", strconv.Itoa(worker), "8081", strconv.Itoa(gateway), "serve --price", fmt.Sprintf("serve --addr 127.0.0.1:%d --price", worker), "sleep 1 ", "sleep 5 ", "go build -o previewd ./cmd/previewd", "test -x previewd",
 		).Replace(block[1])
 		first, _, _ := strings.Cut(commands, "\n")
 		script.WriteString("echo '# " + strings.ReplaceAll(first, "'", "") + "' >&2\n" + commands)

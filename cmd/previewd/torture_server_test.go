@@ -257,10 +257,9 @@ func (c *torture) waitUntil(what string, limit time.Duration, check func() bool)
 
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testkit.FreePort()
 	require.NoError(tb, err)
-	defer l.Close()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 const crashToken = "crash-test-token-0123456789"
