@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -85,6 +86,7 @@ func StartOwner(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	owner := exec.Command("/proc/self/exe", args...)
 	owner.Stderr = t.Output()
+	owner.WaitDelay = time.Minute // who has outlived it has its end of that
 	out, err := owner.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, owner.Start())

@@ -286,7 +286,7 @@ func TestFetchingEndsWithItsBuild(t *testing.T) {
 		require.Zero(t, end.Code, out)
 		stopped := errors.New("stopped")
 		ctx, stop := context.WithCancelCause(t.Context())
-		fetched := make(chan error)
+		fetched := make(chan error, 1)
 		go func() {
 			_, err := box.Output(ctx, ".")
 			fetched <- err
@@ -297,5 +297,8 @@ func TestFetchingEndsWithItsBuild(t *testing.T) {
 		}, time.Minute, time.Millisecond, "no file comes")
 		stop(stopped)
 		require.ErrorIs(t, <-fetched, stopped)
+		left, err := filepath.Glob(filepath.Join(dir, "*", "tree-1"))
+		require.NoError(t, err)
+		require.Empty(t, left, "what has come is gone")
 	})
 }

@@ -166,7 +166,8 @@ func (p *packagesBuild) tellFetched() {
 }
 
 // keepModules has the packages that were just installed kept for later builds. A
-// build does not fail for it.
+// build does not fail for it, unless a container has to be ended since its files do
+// not come.
 func (p *packagesBuild) keepModules(ctx context.Context, want *wanted, took time.Duration) (keep func()) {
 	began := time.Now()
 	files, err := p.box.Files(ctx)

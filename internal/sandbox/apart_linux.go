@@ -9,12 +9,13 @@ import (
 )
 
 // setApart gives a child namespaces of its own: no network, and no shared memory
-// but its own. It stays the user that it is, and sees the numbers of processes that
-// /proc has: what confines a program built with cgo looks for its threads there.
+// but its own. Files see in it the user that it is; it sees itself as one that is not
+// root, so that it has no capabilities. The numbers of processes are those that /proc
+// has: what confines a program built with cgo looks for its threads there.
 func setApart(attr *syscall.SysProcAttr) {
 	attr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
-	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: DefaultUID, HostID: os.Geteuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: DefaultUID, HostID: os.Getegid(), Size: 1}}
 }
 
 // refusesNamespaces reports whether a start has failed for want of them.

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 			ownBox(os.Args[2])
 			os.Exit(0)
 		case roleParser:
-			parse(os.Args[2])
+			parse(os.Args[2], os.Args[3])
 			os.Exit(0)
 		case roleGuest:
 			runGuest(os.Args[2], os.Args[3], os.Args[4])

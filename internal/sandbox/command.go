@@ -105,7 +105,7 @@ func (c Command) start(ctx context.Context, bounds *group, apart bool) (*exec.Cm
 }
 
 // Policy is what a confined process can reach. Every other path is out of reach,
-// and so is TCP where the kernel can refuse it (Linux 6.7).
+// and so are sockets; see Confine.
 type Policy struct {
 	Read  []string // folders
 	Write []string // folders

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -24,10 +25,10 @@ const (
 )
 
 // Confine limits the calling process, all its threads, for ever, and returns the
-// level reached. From then on it can start no program and no process and open no
-// socket. A kernel without Landlock, or without filters on system calls, gives
-// LevelProcess: the caller says so on what it makes. It returns an error when a
-// limit that the kernel has cannot be set.
+// level reached. With LevelLandlock it can from then on start no program and no
+// process, open no socket and signal nobody. A kernel without Landlock, or without
+// filters on system calls, gives LevelProcess and what it has: the caller says so on
+// what it makes. It returns an error when a limit that the kernel has cannot be set.
 func Confine(p Policy) (level string, err error) {
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: maxFileSize, unix.RLIMIT_NOFILE: maxFiles}
 	for resource, limit := range limits {
@@ -46,11 +47,21 @@ func Confine(p Policy) (level string, err error) {
 			return "", fmt.Errorf("cannot restrict paths: %w", err)
 		}
 	}
+	if !hasFilters() {
+		return LevelProcess, nil
+	}
 	err = filterParser()
-	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EINVAL) {
+	if errors.Is(err, errors.ErrUnsupported) {
 		return LevelProcess, nil
 	}
 	return level, err
+}
+
+// hasFilters reports whether the kernel filters system calls (Linux 4.14).
+func hasFilters() bool {
+	errno := uint32(unix.SECCOMP_RET_ERRNO)
+	_, _, failed := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&errno)))
+	return failed == 0
 }
 
 // filterParser filters the system calls of all threads. It is for the thread that

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"unsafe"
@@ -42,10 +44,15 @@ var socketProtocols = map[uint64][]uint64{
 }
 
 // parserSyscalls are those that a process does without that parses strangers'
-// source and runs nothing: it starts no program, speaks to nobody, signals no other.
+// source and runs nothing: it starts no program, speaks to nobody, signals no other,
+// and changes of files their content alone. Landlock would let it change whose they
+// are, their modes and times, wherever they are.
 var parserSyscalls = strings.Fields(`
 	execve execveat fork vfork socket socketpair kill tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal
-	process_madvise prlimit64 shmget shmat msgget semget mq_open memfd_create inotify_init inotify_init1`)
+	process_madvise prlimit64 shmget shmat msgget semget mq_open memfd_create inotify_init inotify_init1
+	chmod fchmod fchmodat fchmodat2 chown lchown fchown fchownat utime utimes futimesat utimensat truncate
+	setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat
+	setpriority sched_setaffinity sched_setscheduler sched_setparam sched_setattr ioprio_set setpgid setsid adjtimex clock_adjtime`)
 
 // callRules say which system calls are refused: with EPERM those that are denied,
 // always or when their arguments fit, with ENOSYS those that are missing.
@@ -74,22 +81,35 @@ func boxCalls() callRules {
 	return callRules{deniedSyscalls, missingSyscalls, conditions}
 }
 
-// parserCalls are the rules of a process that Confine confines. Of what makes
-// processes it keeps what makes threads.
+// parserCalls are the rules of the calling process, which Confine confines. Of what
+// makes processes it keeps what makes threads, and of signals its own.
 func parserCalls() callRules {
+	const word = 1<<32 - 1 // of a command the kernel reads no more, and the filter all
+	when := func(name string, argument uint32, operation seccomp.Operation, value uint64) seccomp.NameWithConditions {
+		return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{{Argument: argument, Operation: operation, Value: value}}}
+	}
 	return callRules{
 		denied: slices.Concat(parserSyscalls, deniedSyscalls), missing: missingSyscalls,
 		conditions: []seccomp.NameWithConditions{
-			{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsNotSet, Value: unix.CLONE_THREAD}}},
+			when("clone", 0, seccomp.BitsNotSet, unix.CLONE_THREAD),
+			when("clone", 0, seccomp.BitsSet, newNamespaces),
+			when("tgkill", 0, seccomp.NotEqual, uint64(os.Getpid())),
+			// Input that comes is told to a process by a signal.
+			when("fcntl", 1, seccomp.Equal, unix.F_SETOWN),
+			when("fcntl", 1, seccomp.Equal, unix.F_SETOWN_EX),
+			when("fcntl", 1, seccomp.GreaterThan, word),
 		},
 	}
 }
 
 // program returns the filter's program.
 func (r callRules) program() ([]bpf.RawInstruction, error) {
+	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" { // others have ways around, such as socketcall
+		return nil, fmt.Errorf("there is no filter of system calls for %s: %w", runtime.GOARCH, errors.ErrUnsupported)
+	}
 	machine, err := arch.GetInfo("")
 	if err != nil {
-		return nil, errors.Join(err, errors.ErrUnsupported)
+		return nil, err
 	}
 	known := func(names []string) (here []string) {
 		for _, name := range names {
@@ -116,6 +136,14 @@ func (r callRules) program() ([]bpf.RawInstruction, error) {
 		bpf.LoadAbsolute{Off: 4, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(machine.ID), SkipTrue: 1},
 		bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS},
+	}
+	if runtime.GOARCH == "amd64" {
+		// Before Linux 5.4 these are the calls of x32, without its bit (seccomp(2)).
+		own = append(own,
+			bpf.LoadAbsolute{Off: 0, Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpLessThan, Val: 512, SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: 547, SkipTrue: 1},
+			bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)})
 	}
 	return bpf.Assemble(append(own, program...))
 }

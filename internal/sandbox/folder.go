@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -25,8 +26,11 @@ func TempFolder(prefix string) (dir string, release func(), err error) {
 			}
 			lock.Close()
 		}
-		// Another process's Sweep has come between the two, and will not the next time.
-		_ = os.Remove(dir)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EWOULDBLOCK) {
+			_ = os.Remove(dir)
+			break
+		}
+		// Another process's Sweep has come between the two, and takes it away.
 	}
 	return "", nil, fmt.Errorf("cannot lock %s: %w", dir, err)
 }

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/binary"
+	"runtime"
 	"testing"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -57,6 +58,35 @@ func TestProfileSaysWhatTheFilterSays(t *testing.T) {
 	}
 	for bit := range 64 {
 		same("clone", 1<<bit|17)
+	}
+}
+
+// On old kernels the calls of x32 have numbers that look like this architecture's.
+func TestOldKernelsHaveNoWayAround(t *testing.T) {
+	t.Parallel()
+	if runtime.GOARCH != "amd64" {
+		t.Skip("SKIPPED: x32 is amd64's")
+	}
+	machine, err := arch.GetInfo("")
+	require.NoError(t, err)
+	for _, rules := range []callRules{boxCalls(), parserCalls()} {
+		raw, err := rules.program()
+		require.NoError(t, err)
+		program, _ := bpf.Disassemble(raw)
+		filter, err := bpf.NewVM(program)
+		require.NoError(t, err)
+		for number := uint32(500); number < 560; number++ {
+			data := make([]byte, 64)
+			binary.BigEndian.PutUint32(data, number)
+			binary.BigEndian.PutUint32(data[4:], uint32(machine.ID))
+			got, err := filter.Run(data)
+			require.NoError(t, err)
+			want := uint32(unix.SECCOMP_RET_ALLOW)
+			if number >= 512 && number <= 547 {
+				want = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+			}
+			require.Equal(t, want, uint32(got), number)
+		}
 	}
 }
 
