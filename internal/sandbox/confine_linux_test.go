@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -80,15 +81,12 @@ func TestConfinedParserCanDoNothing(t *testing.T) {
 	if _, err := os.Stat("/proc/sys/kernel/seccomp/actions_avail"); err != nil || noLandlock != 0 {
 		t.Skipf("SKIPPED: this kernel lacks Landlock (%v) or filters on system calls (%v)", noLandlock, err)
 	}
-	want := "level: " + sandbox.LevelLandlock + " <nil>\n"
-	for _, what := range []string{
+	refused := []string{
 		"socket", "socket", "socket", "socket", "program", "process", "signal", "signal to a thread", "signal of input", "the same in other words",
 		"namespace", "mode", "time", "length", "attribute", "share of the CPU", "place on the CPU", "mount",
-	} {
-		want += what + ": operation not permitted\n"
 	}
-	want += "clone3: true\nio_uring: true\nanother file: true\nits own: tree <nil>\n"
-	require.Equal(t, want, string(said))
+	require.Equal(t, "level: "+sandbox.LevelLandlock+" <nil>\n"+strings.Join(refused, ": operation not permitted\n")+": operation not permitted\n"+
+		"clone3: true\nio_uring: true\nanother file: true\nits own: tree <nil>\n", string(said))
 	info, err := os.Stat(other)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
