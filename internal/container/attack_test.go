@@ -185,7 +185,7 @@ func TestBounds(t *testing.T) {
 		if testing.Short() {
 			return
 		}
-		end, _ = with(t, sh(`f() { f | f & }; f; sleep 3; exit 7`))
+		end, _ = with(t, sh(`f() { f | f & }; f; sleep 1; exit 7`))
 		// gVisor does not count what it refuses; a bomb that lasts a moment can be missed.
 		require.True(t, end.ProcessesBound || b.name != "docker")
 		row(t, "fork bomb", "bound", fmt.Sprintf("64, said: %v", end.ProcessesBound))

@@ -224,7 +224,7 @@ func TestBounds(t *testing.T) {
 		require.NotContains(t, out, "all")
 	})
 	t.Run("ForkBomb", func(t *testing.T) {
-		end, _ := with(t, sh(`f() { f | f & }; f; sleep 3; exit 7`))
+		end, _ := with(t, sh(`f() { f | f & }; f; sleep 1; exit 7`))
 		require.True(t, end.ProcessesBound)
 	})
 	t.Run("Disk", func(t *testing.T) {

@@ -3,36 +3,35 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // folderPrefixes begin the names of folders among the machine's temporary files.
-var folderPrefixes = []string{"previewd-bare-", "previewd-box-"}
+var folderPrefixes = []string{"previewd-bare-", "previewd-box-", unlockedPrefix}
+
+// unlockedPrefix begins those of folders that nobody has had the time to lock.
+const unlockedPrefix = "previewd-new-"
 
 // TempFolder makes a folder among the machine's temporary files, which Sweep lets be
 // until release is called or this process ends. The prefix is one of Sweep's.
 func TempFolder(prefix string) (dir string, release func(), err error) {
-	for range 10 {
-		if dir, err = os.MkdirTemp("", prefix); err != nil {
-			return "", nil, err
-		}
-		var lock *os.File
-		if lock, err = lockFolder(dir); err == nil {
-			if _, err = os.Lstat(dir); err == nil {
-				return dir, func() { lock.Close() }, nil
-			}
-			lock.Close()
-		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EWOULDBLOCK) {
-			_ = os.Remove(dir)
-			break
-		}
-		// Another process's Sweep has come between the two, and takes it away.
+	unlocked, err := os.MkdirTemp("", unlockedPrefix)
+	if err != nil {
+		return "", nil, err
 	}
-	return "", nil, fmt.Errorf("cannot lock %s: %w", dir, err)
+	lock, err := lockFolder(unlocked)
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("cannot lock %s: %w", unlocked, err), os.Remove(unlocked))
+	}
+	dir = filepath.Join(filepath.Dir(unlocked), prefix+strings.TrimPrefix(filepath.Base(unlocked), unlockedPrefix))
+	if err := os.Rename(unlocked, dir); err != nil {
+		return "", nil, errors.Join(err, os.Remove(unlocked), lock.Close())
+	}
+	return dir, func() { lock.Close() }, nil
 }
 
 // lockFolder locks a folder until the file closes, as it does with the process.
@@ -61,6 +60,9 @@ func Sweep() error {
 			}
 			if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != os.Geteuid() {
 				continue
+			}
+			if prefix == unlockedPrefix && time.Since(info.ModTime()) < time.Minute {
+				continue // somebody is about to lock it
 			}
 			lock, err := lockFolder(dir)
 			if err != nil {
