@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,9 +70,25 @@ func (c *apps) unsettled() string {
 	look(c.store, "builds are not over", waiting)
 	look(c.users, "builds are not known to be over", `SELECT COUNT(*) FROM gateway_builds WHERE finished_at IS NULL`)
 	look(c.users, "projects are being deleted", `SELECT COUNT(*) FROM gateway_projects WHERE state = 'deleting'`)
-	look(c.users, "events wait for their project", `SELECT COUNT(*) FROM gateway_parked_events WHERE state = 'parked'`)
 	look(c.store, "events have no place", `SELECT COUNT(*) FROM worker_events WHERE feed_pos IS NULL`)
+	if n := c.unapplied(); n > 0 {
+		open = append(open, fmt.Sprint(n, " events are not applied"))
+	}
+	// Last, for one that is applied may have to wait.
+	look(c.users, "events wait for their project", `SELECT COUNT(*) FROM gateway_parked_events WHERE state = 'parked'`)
 	return strings.Join(open, ", ")
+}
+
+// unapplied is how many of the worker's events the gateway has not come to yet.
+func (c *apps) unapplied() int {
+	c.Helper()
+	db, done := c.open(c.users)
+	defer done()
+	var cursor string
+	require.NoError(c, db.QueryRow(`SELECT cursor FROM gateway_feed WHERE name = 'worker'`).Scan(&cursor))
+	_, position, _ := strings.Cut(cursor, "-")
+	applied, _ := strconv.Atoi(position) // "" before the first
+	return c.countIn(c.store, `SELECT COALESCE(MAX(feed_pos), 0) FROM worker_events`) - applied
 }
 
 // settle waits until nothing is on its way any more, and returns how long.
