@@ -54,52 +54,45 @@ var parserSyscalls = strings.Fields(`
 	setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat
 	setpriority sched_setaffinity sched_setscheduler sched_setparam sched_setattr ioprio_set setpgid setsid adjtimex clock_adjtime`)
 
-// callRules say which system calls are refused: with EPERM those that are denied,
-// always or when their arguments fit, with ENOSYS those that are missing.
+// callRules say which system calls are refused with EPERM beside those that always
+// are: by name, or when their arguments fit.
 type callRules struct {
-	denied, missing []string
-	conditions      []seccomp.NameWithConditions
+	denied     []string
+	conditions []seccomp.NameWithConditions
+}
+
+func when(name string, conditions ...seccomp.Condition) seccomp.NameWithConditions {
+	return seccomp.NameWithConditions{Name: name, Conditions: conditions}
 }
 
 // boxCalls are the rules of boxes.
-func boxCalls() callRules {
-	none := func(argument uint32, values ...uint64) (all seccomp.ArgumentConditions) {
+func boxCalls() (r callRules) {
+	none := func(argument uint32, values ...uint64) (all []seccomp.Condition) {
 		for _, v := range values {
 			all = append(all, seccomp.Condition{Argument: argument, Operation: seccomp.NotEqual, Value: v})
 		}
 		return all
 	}
-	conditions := []seccomp.NameWithConditions{
-		{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces}}},
-		{Name: "socket", Conditions: none(0, socketFamilies...)},
-		{Name: "socketpair", Conditions: none(0, unix.AF_UNIX)},
-	}
+	r.conditions = append(r.conditions, when("socket", none(0, socketFamilies...)...), when("socketpair", none(0, unix.AF_UNIX)...))
 	for family, protocols := range socketProtocols {
 		is := seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: family}
-		conditions = append(conditions, seccomp.NameWithConditions{Name: "socket", Conditions: append(none(2, protocols...), is)})
+		r.conditions = append(r.conditions, when("socket", append(none(2, protocols...), is)...))
 	}
-	return callRules{deniedSyscalls, missingSyscalls, conditions}
+	return r
 }
 
 // parserCalls are the rules of the calling process, which Confine confines. Of what
 // makes processes it keeps what makes threads, and of signals its own.
 func parserCalls() callRules {
 	const word = 1<<32 - 1 // of a command the kernel reads no more, and the filter all
-	when := func(name string, argument uint32, operation seccomp.Operation, value uint64) seccomp.NameWithConditions {
-		return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{{Argument: argument, Operation: operation, Value: value}}}
-	}
-	return callRules{
-		denied: slices.Concat(parserSyscalls, deniedSyscalls), missing: missingSyscalls,
-		conditions: []seccomp.NameWithConditions{
-			when("clone", 0, seccomp.BitsNotSet, unix.CLONE_THREAD),
-			when("clone", 0, seccomp.BitsSet, newNamespaces),
-			when("tgkill", 0, seccomp.NotEqual, uint64(os.Getpid())),
-			// Input that comes is told to a process by a signal.
-			when("fcntl", 1, seccomp.Equal, unix.F_SETOWN),
-			when("fcntl", 1, seccomp.Equal, unix.F_SETOWN_EX),
-			when("fcntl", 1, seccomp.GreaterThan, word),
-		},
-	}
+	return callRules{parserSyscalls, []seccomp.NameWithConditions{
+		when("clone", seccomp.Condition{Argument: 0, Operation: seccomp.BitsNotSet, Value: unix.CLONE_THREAD}),
+		when("tgkill", seccomp.Condition{Argument: 0, Operation: seccomp.NotEqual, Value: uint64(os.Getpid())}),
+		// Input that comes is told to a process by a signal.
+		when("fcntl", seccomp.Condition{Argument: 1, Operation: seccomp.Equal, Value: unix.F_SETOWN}),
+		when("fcntl", seccomp.Condition{Argument: 1, Operation: seccomp.Equal, Value: unix.F_SETOWN_EX}),
+		when("fcntl", seccomp.Condition{Argument: 1, Operation: seccomp.GreaterThan, Value: word}),
+	}}
 }
 
 // program returns the filter's program.
@@ -122,8 +115,11 @@ func (r callRules) program() ([]bpf.RawInstruction, error) {
 	policy := seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(r.missing)},
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM), Names: known(r.denied), NamesWithCondtions: r.conditions},
+			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(missingSyscalls)},
+			{
+				Action: seccomp.ActionErrno | seccomp.Action(unix.EPERM), Names: known(slices.Concat(deniedSyscalls, r.denied)),
+				NamesWithCondtions: append(r.conditions, when("clone", seccomp.Condition{Argument: 0, Operation: seccomp.BitsSet, Value: newNamespaces})),
+			},
 		},
 	}
 	program, err := policy.Assemble()
