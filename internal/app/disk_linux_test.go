@@ -22,7 +22,9 @@ func smallDisk(t *testing.T, size int) string {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", size)); err != nil {
 		t.Skipf("SKIPPED: cannot mount a small tmpfs (root may): %v", err)
 	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
+	t.Cleanup(func() { // a process that another test starts has this one's files for a moment
+		testkit.Eventually(t, "the file system is unmounted", func() bool { return syscall.Unmount(dir, 0) == nil })
+	})
 	return dir
 }
 
